@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def photos() -> Path:
+    """Folder of real photographs in ImageNet layout (train/, val/).
+
+    ``MMDTM_PHOTOS`` names another place; the test is skipped where there are
+    none.
+    """
+    folder = Path(
+        os.environ.get('MMDTM_PHOTOS', ROOT.parent / 'shared/data/imagenet-sample'))
+    if not (folder / 'train').is_dir():
+        pytest.skip(f'no photographs under {folder}')
+    return folder
