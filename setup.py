@@ -6,8 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r"__version__ = '(.+)'",
-                    (ROOT / 'mmdtm/__init__.py').read_text())[1]
+INIT = (ROOT / 'mmdtm/__init__.py').read_text()
+VERSION = re.search(r"__version__ = '(.+)'", INIT)[1]
 
 # The import names mmengine, mmcv, mmpretrain, mmseg have two homes; install
 # one extra of the two, never both.
@@ -24,16 +24,14 @@ OPENMMLAB = [
     'mmsegmentation>=1.2.2,<1.3',
     'setuptools<81',  # mmengine 0.10.7 imports pkg_resources
 ]
-TESTS = ['pytest>=8', 'hypothesis>=6.100', 'transformers>=4.40']
+TESTS = ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'transformers>=4.40']
 DOCS = ['mkdocs>=1.6', 'mkdocs-material>=9.5']
 
 setup(
     name='mmdtm',
     version=VERSION,
-    description='Masked Image Modeling via Dynamic Token Morphing (DTM) '
-    'for OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text() if
-    (ROOT / 'README.md').exists() else '',
+    description='Masked Image Modeling via Dynamic Token Morphing (DTM) for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmdtm', 'mmdtm.*']),

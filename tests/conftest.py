@@ -23,7 +23,8 @@ def photos() -> Path:
     none.
     """
     folder = Path(
-        os.environ.get('MMDTM_PHOTOS', ROOT.parent / 'shared/data/imagenet-sample'))
+        os.environ.get('MMDTM_PHOTOS', ROOT.parent / 'shared/data/imagenet-sample')
+    )
     if not (folder / 'train').is_dir():
         pytest.skip(f'no photographs under {folder}')
     return folder

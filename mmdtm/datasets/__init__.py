@@ -1,1 +1,5 @@
-"""Importing this package registers its classes into mmpretrain."""
+"""Data sets and transforms; importing this registers them into mmpretrain."""
+
+from . import transforms
+
+__all__ = ['transforms']

@@ -1,0 +1,53 @@
+# The two commands of the README are `make quickstart` and `make test`.
+# PYTHON=python3.12 chooses the interpreter, PIP_ARGS is passed to pip.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+VENV_OPENMMLAB := .venv-openmmlab
+PYTEST := -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint clean
+
+help:  ## Show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
+	    awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# $(1): folder of the environment, $(2): its requirements. The stamp is written
+# last, so that a broken-off installation is taken up again.
+define install_into
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
+	    sys.exit(0 if sys.version_info >= (3, 10) else \
+	    f"mmdtm needs Python 3.10 or newer, this is {v}: make PYTHON=python3.11 ...")'
+	@echo "Installing $(2) into $(1) (about a minute, longer with CUDA wheels)"
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install -q -U pip setuptools wheel
+	$(1)/bin/python -m pip install -q $(PIP_ARGS) -r requirements/$(2).txt -r requirements/tests.txt
+	$(1)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+endef
+
+install: $(VENV)/.installed  ## Make .venv with the pinned packages
+
+$(VENV)/.installed: requirements/runtime.txt requirements/onedl.txt requirements/tests.txt
+	$(call install_into,$(VENV),onedl)
+
+$(VENV_OPENMMLAB)/.installed: requirements/runtime.txt requirements/openmmlab.txt requirements/tests.txt
+	$(call install_into,$(VENV_OPENMMLAB),openmmlab)
+
+quickstart: install  ## The whole path on the embedded data (minutes, no GPU)
+	$(VENV)/bin/python tools/toy/quickstart.py
+
+test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks
+	$(VENV)/bin/python $(PYTEST)
+	$(VENV_OPENMMLAB)/bin/python $(PYTEST)
+
+lint: install  ## Style and static checks
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:  ## Remove the environments, the results and all caches
+	rm -rf $(VENV) $(VENV_OPENMMLAB) work_dirs build *.egg-info \
+	    .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,11 @@
+"""The token-wise baseline of DTM with ViT-B/16, 300 epochs (tables 4 and 8).
+
+Each online token meets its own target token; all else is DTM's.
+Paper:     arXiv 2401.00254, section 5
+Hardware:  8 GPUs, 128 images each
+Command:   tools/dist_train.sh configs/baseline/token-wise_vit-b_300e.py 8
+"""
+
+_base_ = ['../dtm_vit-b_300e.py']
+
+model = dict(morphing=dict(_delete_=True, type='IdentityMorphing'))

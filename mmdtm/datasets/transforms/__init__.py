@@ -1,0 +1,5 @@
+"""Transforms of the data pipeline."""
+
+from .block_mask import BlockMaskGenerator
+
+__all__ = ['BlockMaskGenerator']

@@ -1,0 +1,5 @@
+"""Self-supervised algorithms."""
+
+from .dtm import DTM
+
+__all__ = ['DTM']
