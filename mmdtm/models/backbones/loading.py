@@ -1,0 +1,195 @@
+"""Adapting a checkpoint to a backbone while it is loaded."""
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.logging import print_log
+
+from .position_bias import resize_table, table_length
+
+if TYPE_CHECKING:
+    from .dtm_vit import DTMViT
+
+TABLE = 'relative_position_bias_table'
+SHARED_TABLE = f'rel_pos_bias.{TABLE}'
+# Parameters that belong to one use of the backbone only: the mask token to
+# pre-training, ln1 to outputs that are normalised as tokens, ln2 to outputs
+# that are normalised after pooling. A checkpoint of another use has no values
+# for them, or values that this use has no place for.
+OPTIONAL = ('mask_token', 'ln1.weight', 'ln1.bias', 'ln2.weight', 'ln2.bias')
+
+
+def fit_state_dict(backbone: 'DTMViT', state_dict: dict[str, torch.Tensor],
+                   prefix: str) -> None:
+    """Make the backbone's part of a checkpoint fit the backbone, in place.
+
+    - Where the checkpoint has a shared position table and the backbone has
+      only one per layer, each layer's becomes its own plus the shared one, so
+      that the model computes the same as before.
+    - Tables for another grid of patches are resized.
+    - What only another use of the backbone needs is dropped (mask token, a
+      final norm, indices that follow from the grid).
+    - The norm of pooled features (``ln2``) starts fresh when the checkpoint
+      has none: pre-training does not pool, and its own final norm (``ln1``)
+      saw tokens, not means. BEiT's fine-tuning does the same.
+
+    One line is logged of all that.
+
+    Args:
+        backbone: What is being loaded.
+        state_dict: Name to tensor. Other modules' entries are left alone.
+        prefix: What the backbone's names start with, such as 'backbone.'.
+
+    Raises:
+        ValueError: Nothing in the checkpoint is for the backbone; a parameter
+            of the backbone is missing, unless ``backbone.allow_missing``; the
+            checkpoint is of another architecture.
+    """
+    wanted = backbone.state_dict()
+    given = {name.removeprefix(prefix): state_dict.pop(name)
+             for name in list(state_dict) if name.startswith(prefix)}
+    where = f"under '{prefix}'" if prefix else 'without a prefix'
+    who = f'{type(backbone).__name__} {where}'
+    _check_about_backbone(given, wanted, who)
+
+    given = {name: value for name, value in given.items()
+             if not name.endswith('relative_position_index')}
+    # Tables of another grid are of another length; that is not another
+    # architecture, and the number of heads is compared after the resize.
+    resized = _resize_tables(backbone, given, who)
+    summed = _carry_shared_table(backbone, given, who)
+    _check_architecture(backbone, given, wanted, who)
+
+    left_over = sorted(given.keys() - wanted.keys())
+    for name in OPTIONAL:
+        if name not in wanted:
+            given.pop(name, None)
+    missing = sorted(wanted.keys() - given.keys())
+    fresh = [name for name in missing if name.startswith(('mask_token', 'ln2.'))]
+    missing = [name for name in missing if name not in fresh]
+    if missing and not backbone.allow_missing:
+        raise ValueError(
+            f'{who}: the checkpoint lacks {_names(missing)}. Load a checkpoint that '
+            'has them, or set allow_missing=True in the backbone to let them keep '
+            'their start values.')
+    for name in fresh + missing:
+        given[name] = wanted[name]  # else strict loading would refuse
+
+    loaded = len(given) - len(fresh) - len(missing)
+    print_log(
+        f'{who}: {loaded} tensors loaded; summed: {summed}; resized: {resized}; '
+        f'fresh: {_names(fresh)}; missing: {_names(missing)}; '
+        f'left over: {_names(left_over)}.', logger='current')
+    state_dict.update({prefix + name: value for name, value in given.items()})
+
+
+def _names(names: list[str], limit: int = 8) -> str:
+    if not names:
+        return 'none'
+    more = len(names) - limit
+    return ', '.join(names[:limit]) + (f' and {more} more' if more > 0 else '')
+
+
+def _check_about_backbone(given: dict, wanted: dict, who: str) -> None:
+    """Raise when nothing in the checkpoint is for this backbone."""
+    if given.keys() & wanted.keys():
+        return
+    if any(name.startswith('blocks.') for name in given):
+        advice = ('It has the names of a BEiT checkpoint: convert it with '
+                  'tools/converters/beit_to_mmdtm.py.')
+    elif inner := sorted({name.split('layers.0.')[0] for name in given
+                          if '.layers.0.ln1.' in name}):
+        advice = ('The backbone is further inside: load it with init_cfg=dict('
+                  f"type='Pretrained', checkpoint=..., prefix='{inner[0]}').")
+    else:
+        advice = ('For a checkpoint of a bare backbone, set the backbone\'s init_cfg='
+                  "dict(type='Pretrained', checkpoint=...), without a prefix.")
+    found = f'only {_names(sorted(given), 3)}' if given else 'nothing'
+    raise ValueError(f'{who}: the checkpoint has {found} there. {advice}')
+
+
+def _table_names(given: dict) -> list[str]:
+    return [name for name in given
+            if re.fullmatch(rf'(layers\.\d+\.attn|rel_pos_bias)\.{TABLE}', name)]
+
+
+def _source_grid(backbone: 'DTMViT', length: int, who: str) -> tuple[int, int]:
+    """The grid that a table of this length is for."""
+    for grid in (backbone.pretrain_resolution, backbone.patch_resolution):
+        if grid is not None and length == table_length(grid):
+            return grid
+    # (2 s - 1)**2 + 3 entries: square grids tell their side.
+    side = (math.isqrt(max(length - 3, 0)) + 1) // 2
+    if length == table_length((side, side)):
+        return side, side
+    raise ValueError(
+        f'{who}: the checkpoint has position tables of {length} entries, which is '
+        'the length of no square grid. Set pretrain_img_size=(height, width) of the '
+        'backbone to the image size that the checkpoint was trained at.')
+
+
+def _resize_tables(backbone: 'DTMViT', given: dict, who: str) -> str:
+    """Bring all tables to the backbone's grid; say so in words."""
+    target = backbone.patch_resolution
+    sources = []
+    for name in _table_names(given):
+        source = _source_grid(backbone, given[name].shape[0], who)
+        if source != target:
+            given[name] = resize_table(given[name], source, target)
+            sources.append(source)
+    if not sources:
+        return 'none'
+    return (f'{len(sources)} position tables from {sources[0][0]} x {sources[0][1]} '
+            f'to {target[0]} x {target[1]} patches')
+
+
+def _carry_shared_table(backbone: 'DTMViT', given: dict, who: str) -> str:
+    """Put the checkpoint's position bias into the tables that the backbone has.
+
+    Layer i's bias is its own table plus the shared one, an absent one counting
+    as zero; whatever tables the backbone has must add up to the same.
+    """
+    own = [f'layers.{i}.attn.{TABLE}' for i in range(backbone.num_layers)]
+    has_own = any(name in given for name in own)
+    has_shared = SHARED_TABLE in given
+    if has_own and not backbone.use_rel_pos_bias or (
+            has_shared and not backbone.use_rel_pos_bias
+            and not backbone.use_shared_rel_pos_bias):
+        raise ValueError(
+            f'{who}: the checkpoint has position tables that this backbone has no '
+            'place for; set use_rel_pos_bias=True.')
+    if has_shared and not backbone.use_shared_rel_pos_bias:
+        shared = given.pop(SHARED_TABLE)
+        if not has_own:
+            given.update({name: shared.clone() for name in own})
+        else:
+            given.update({name: given[name] + shared for name in own if name in given})
+        return f"each layer's own position table and the shared one, {len(own)} layers"
+    if has_own != has_shared and backbone.use_rel_pos_bias and (
+            backbone.use_shared_rel_pos_bias):
+        absent = own if has_shared else [SHARED_TABLE]
+        like = given[SHARED_TABLE if has_shared else own[0]]
+        given.update({name: torch.zeros_like(like) for name in absent})
+    return 'none'
+
+
+def _check_architecture(backbone: 'DTMViT', given: dict, wanted: dict,
+                        who: str) -> None:
+    """Raise when shapes or the number of layers differ."""
+    differ = [
+        f'{name} is {tuple(given[name].shape)}, here {tuple(wanted[name].shape)}'
+        for name in wanted.keys() & given.keys()
+        if given[name].shape != wanted[name].shape]
+    layers = {int(name.split('.')[1]) for name in given
+              if re.match(r'layers\.\d+\.', name)}
+    depth = max(layers, default=-1) + 1
+    if layers and depth != backbone.num_layers:
+        differ.insert(0, f'it has {depth} layers, here {backbone.num_layers}')
+    if differ:
+        raise ValueError(
+            f'{who}: the checkpoint is of another architecture: '
+            f'{"; ".join(sorted(differ)[:8])}'
+            f'{f" and {len(differ) - 8} more" if len(differ) > 8 else ""}. Set arch, '
+            'patch_size and in_channels to those of the checkpoint.')
