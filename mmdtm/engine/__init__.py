@@ -1,1 +1,2 @@
 """Importing this package registers its classes into mmpretrain."""
+from . import optimizers  # noqa: F401

@@ -1,0 +1,99 @@
+"""Layer-wise learning rate decay for any model whose backbone knows depths."""
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
+from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+# Besides vectors (biases, norms, layer scales): tables and tokens that are
+# added to activations or attention, rather than multiplied with them.
+NO_DECAY_NAMES = ('relative_position_bias_table', 'pos_embed', 'cls_token',
+                  'mask_token')
+
+
+# In mmengine's registry, where a config of any scope finds it without a prefix,
+# and in mmpretrain's, for those who write mmpretrain. before mmdtm's types.
+@ROOT_CONSTRUCTORS.register_module()
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """A learning rate that falls with the distance from the head.
+
+    A parameter at depth d (see ``get_layer_depth`` of the backbone) of a
+    backbone of n layers has the rate lr * layer_decay_rate**(n + 1 - d):
+    everything outside the backbone, at depth n + 1, has the full rate.
+
+    Weight decay acts on weight matrices alone: not on biases, norms, layer
+    scales, position tables, class and mask tokens.
+
+    Parameters of equal depth and weight decay form one group of the optimizer.
+    The groups are logged as a table.
+
+    Give learning rate schedules a relative minimum (``eta_min_ratio``): an
+    absolute ``eta_min`` is the same for all groups, and may lie above the
+    rates of the lowest layers.
+
+    Args:
+        optim_wrapper_cfg: As mmengine's; its optimizer must state ``lr`` and
+            ``weight_decay``.
+        paramwise_cfg: ``dict(layer_decay_rate=...)``, in (0, 1].
+
+    Raises:
+        ValueError: A missing or unknown key, a rate out of range; at the call,
+            a model without a ``backbone`` that has ``get_layer_depth``, or
+            without any trainable parameter.
+    """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        name = type(self).__name__
+        if set(self.paramwise_cfg) != {'layer_decay_rate'}:
+            raise ValueError(
+                f'{name} needs paramwise_cfg=dict(layer_decay_rate=...), and takes no '
+                f'other key; got {sorted(self.paramwise_cfg)}.')
+        if not 0 < self.paramwise_cfg['layer_decay_rate'] <= 1:
+            raise ValueError('layer_decay_rate must lie above 0 and be at most 1, got '
+                             f'{self.paramwise_cfg["layer_decay_rate"]}.')
+        if self.base_lr is None or self.base_wd is None:
+            raise ValueError(f'{name} needs lr and weight_decay in the optimizer\'s '
+                             f'config, got {self.optimizer_cfg}.')
+
+    def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
+        """Append the parameter groups of the whole model to ``params``."""
+        backbone = getattr(module, 'backbone', None)
+        if not hasattr(backbone, 'get_layer_depth'):
+            raise ValueError(
+                f'Layer-wise decay asks model.backbone.get_layer_depth, and '
+                f'{type(module).__name__} has '
+                + ('no backbone' if backbone is None else
+                   f'the backbone {type(backbone).__name__} without it')
+                + '. Use a backbone that has it, such as DTMViT, or another '
+                'constructor.')
+        rate = self.paramwise_cfg['layer_decay_rate']
+        groups = {}
+        for name, param in module.named_parameters():
+            if not param.requires_grad:
+                continue
+            depth, num_depths = backbone.get_layer_depth(name, 'backbone.')
+            decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
+            scale = rate**(num_depths - 1 - depth)
+            group = groups.setdefault((depth, decays), dict(
+                params=[],
+                lr=self.base_lr * scale,
+                weight_decay=self.base_wd if decays else 0.0,
+                layer_depth=depth))
+            group['params'].append(param)
+        if not groups:
+            raise ValueError(f'{type(module).__name__} has no trainable parameter.')
+        params.extend(groups[key] for key in sorted(groups))
+        print_log(f'Layer-wise decay {rate}:\n{self._table(params)}', logger='current')
+
+    @staticmethod
+    def _table(groups: list[dict]) -> str:
+        lines = [f'{"depth":>5} {"lr":>10} {"weight decay":>12} {"tensors":>8} '
+                 f'{"parameters":>12}']
+        lines += [
+            f'{g["layer_depth"]:>5} {g["lr"]:>10.3e} {g["weight_decay"]:>12g} '
+            f'{len(g["params"]):>8} {sum(p.numel() for p in g["params"]):>12,}'
+            for g in groups]
+        return '\n'.join(lines)
