@@ -15,8 +15,7 @@ model = dict(
         img_size=224,  # table 12
         patch_size=16,  # table 12
         use_rel_pos_bias=True,  # table 12: per layer ...
-        use_shared_rel_pos_bias=True,  # ... and shared
-        use_abs_pos_emb=False,  # table 12
+        use_shared_rel_pos_bias=True,  # ... and shared; no absolute position
         layer_scale_init_value=0.1,  # table 12: 0.1 (S, B), 1e-5 (L)
         drop_path_rate=0.0,  # table 12
     ),
