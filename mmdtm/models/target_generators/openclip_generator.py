@@ -1,0 +1,291 @@
+"""CLIP's patch tokens as targets, for any Vision Transformer of open_clip."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import open_clip
+import torch
+from mmpretrain.registry import MODELS
+from open_clip.model import _build_vision_tower, resize_pos_embed
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mmdtm.models.target_generators.base import TargetGenerator
+from mmdtm.models.target_generators.weights import (
+    check_weights,
+    read_weights,
+    shorten,
+)
+
+
+@MODELS.register_module()
+class OpenCLIPGenerator(TargetGenerator):
+    """All patch tokens of a CLIP image tower, through its visual projection.
+
+    The paper's teacher (section 4): CLIP ViT-B/16. Every patch token, not
+    only the class token, passes the final norm and the visual projection that
+    CLIP trained for the class token: D = 512 for ViT-B/16. Only the image
+    tower is built.
+
+    The default is OpenAI's ViT-B/16, which was trained with QuickGELU in
+    place of GELU; with the other one the targets are quietly wrong. A
+    ``pretrained`` tag says which of them its weights need, and that is used
+    whatever ``model`` says. A local file says so only if
+    ``tools/converters/openai_clip_to_open_clip.py`` wrote it; otherwise
+    ``model`` decides, hence the default ``ViT-B-16-quickgelu``, and a warning
+    tells when a file looks like OpenAI's and ``model`` has no QuickGELU.
+
+    Args:
+        model (str): Name of an open_clip architecture, or any name when
+            ``model_config`` describes it. Defaults to 'ViT-B-16-quickgelu'.
+        pretrained (str, optional): A tag that open_clip knows for ``model``
+            (downloaded, or taken from the download cache), or the path of a
+            local file: ``.safetensors`` or ``torch.save``, in open_clip's key
+            names. Defaults to 'openai'.
+        model_config (str or dict, optional): An architecture that open_clip
+            does not know, in open_clip's format (``embed_dim``,
+            ``vision_cfg``, ``quick_gelu``): a dict, a JSON file, or a folder
+            that holds ``<model>.json``. With ``model_cfg`` and
+            ``preprocess_cfg`` inside, as in ``open_clip_config.json``, mean
+            and std come from there. Defaults to None.
+        force_quick_gelu (bool, optional): Whether to use QuickGELU, against
+            all said above. Defaults to None.
+        mean (Sequence[float], optional): Three channel means for pixels
+            0-255, RGB. Defaults to the model's own.
+        std (Sequence[float], optional): Likewise the deviations.
+        dtype (str, optional): Precision; see :class:`TargetGenerator`.
+        random_weights (bool): Build the tower without weights and load none,
+            to try things out: the targets mean nothing, and a warning says
+            so. The weights are the same in every run and process. Defaults to
+            False.
+
+    Raises:
+        FileNotFoundError: If ``pretrained`` is neither a tag nor a file, the
+            tag's weights cannot be downloaded, or ``model_config`` is missing.
+        ValueError: If the model is unknown or has no patch tokens, or the
+            file is not this CLIP or not plain weights.
+    """
+
+    def __init__(
+        self,
+        model: str = 'ViT-B-16-quickgelu',
+        pretrained: str | None = 'openai',
+        model_config: str | dict | None = None,
+        force_quick_gelu: bool | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        dtype: str | None = None,
+        random_weights: bool = False,
+    ) -> None:
+        model = model.replace('/', '-')  # OpenAI writes ViT-B/16
+        config, preprocess = _architecture(model, model_config)
+        tag = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
+        if random_weights:
+            warnings.warn(
+                f'RANDOM TEACHER: {model} is built without weights '
+                '(random_weights=True). Its targets mean nothing; use it only to '
+                'try out whether a training runs.',
+                stacklevel=2,
+            )
+            weights, metadata, path = None, {}, None
+        elif pretrained is None:
+            raise ValueError(
+                'OpenCLIPGenerator has no weights: pretrained is None. Give a tag or '
+                'a file, or random_weights=True for a teacher without meaning.'
+            )
+        else:
+            path = _weights_file(model, pretrained, tag)
+            weights, metadata = read_weights(path)
+
+        quick_gelu = config.get('quick_gelu', False)
+        if force_quick_gelu is not None:
+            quick_gelu = force_quick_gelu
+        elif tag:
+            quick_gelu = tag.get('quick_gelu', False)
+        elif 'quick_gelu' in metadata:
+            quick_gelu = metadata['quick_gelu'] == 'true'
+        elif weights is not None and not quick_gelu:
+            _warn_if_openai(model, path, weights)
+
+        # Neither the student's initialisation nor a resumed run may depend on
+        # what is drawn here.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            tower = _build_vision_tower(
+                config['embed_dim'], config['vision_cfg'], quick_gelu
+            )
+        _check_tower(model, tower)
+        if weights is not None:
+            visual = {
+                name.removeprefix('visual.'): value
+                for name, value in weights.items()
+                if name.startswith('visual.')
+            }
+            if not visual:
+                raise ValueError(
+                    f"{path} is not a CLIP in open_clip's key names: no key begins "
+                    f"with 'visual.', such as visual.conv1.weight and visual.proj. It "
+                    f'holds {shorten(weights)}.'
+                )
+            check_weights(path, tower.state_dict(), visual, f'the CLIP {model}')
+            tower.load_state_dict(visual)
+
+        preprocess = {**preprocess, **{k: tag[k] for k in ('mean', 'std') if k in tag}}
+        super().__init__(
+            tower,
+            mean=mean or [255 * value for value in preprocess['mean']],
+            std=std or [255 * value for value in preprocess['std']],
+            out_channels=tower.output_dim,
+            patch_size=tower.patch_size,
+            input_size=tower.image_size,
+            dtype=dtype,
+        )
+
+    def extract_tokens(self, images: Tensor) -> Tensor:
+        tower = self.teacher
+        output = tower.forward_intermediates(
+            images,
+            indices=1,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt='NLC',
+        )
+        return output['image_intermediates'][0] @ tower.proj
+
+    def resize_teacher(self, input_size: tuple[int, int]) -> None:
+        tower = self.teacher
+        if self.grid_size[0] != self.grid_size[1]:
+            raise ValueError('open_clip resizes square position embeddings alone')
+        grid_size = tuple(
+            n // p for n, p in zip(input_size, self.patch_size, strict=True)
+        )
+        state = {'visual.positional_embedding': tower.positional_embedding.data}
+        resize_pos_embed(
+            state, SimpleNamespace(visual=SimpleNamespace(grid_size=grid_size))
+        )
+        tower.positional_embedding = nn.Parameter(
+            state['visual.positional_embedding'], requires_grad=False
+        )
+        tower.image_size, tower.grid_size = input_size, grid_size
+
+
+def _architecture(model: str, model_config: str | dict | None) -> tuple[dict, dict]:
+    """Find the architecture's and the preprocessing's configs."""
+    preprocess = {
+        'mean': open_clip.OPENAI_DATASET_MEAN,
+        'std': open_clip.OPENAI_DATASET_STD,
+    }
+    if model_config is None:
+        config = open_clip.get_model_config(model)
+        if config is None:
+            known = open_clip.list_models()
+            near = difflib.get_close_matches(model, known, n=4, cutoff=0.4)
+            raise ValueError(
+                f'open_clip has no model {model!r}. '
+                + (f'Near it: {", ".join(near)}. ' if near else '')
+                + 'open_clip.list_models() names all; model_config describes one that '
+                'it does not know.'
+            )
+        # A file says nothing of its normalisation, but the model's tags may.
+        tags = [
+            open_clip.get_pretrained_cfg(model, name)
+            for name in open_clip.list_pretrained_tags_by_model(model)
+        ]
+        if len({(tuple(tag['mean']), tuple(tag['std'])) for tag in tags}) == 1:
+            preprocess = {key: tags[0][key] for key in preprocess}
+    else:
+        config = dict(_read_config(model, model_config))
+        if 'model_cfg' in config:
+            preprocess.update(config.get('preprocess_cfg', {}))
+            config = config['model_cfg']
+        missing = [key for key in ('embed_dim', 'vision_cfg') if key not in config]
+        if missing:
+            raise ValueError(
+                f'The model_config of {model} lacks {" and ".join(missing)}; '
+                "open_clip's own model_configs/*.json show the format."
+            )
+    timm_name = config['vision_cfg'].get('timm_model_name')
+    if timm_name:
+        raise ValueError(
+            f"{model}'s image tower is timm's {timm_name}. OpenCLIPGenerator takes "
+            "open_clip's own Vision Transformers; TimmGenerator takes timm's."
+        )
+    if isinstance(config['vision_cfg'].get('layers'), Sequence):
+        raise ValueError(
+            f"{model}'s image tower is a ResNet, which has no patch tokens. Choose a "
+            'ViT.'
+        )
+    return config, preprocess
+
+
+def _read_config(model: str, model_config: str | Mapping) -> Mapping:
+    if isinstance(model_config, Mapping):
+        return model_config
+    path = Path(model_config)
+    if path.is_dir():
+        path = path / f'{model}.json'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'The model_config of {model} is not at {path.absolute()}. Give a JSON '
+            f'file, or a folder that holds {model}.json.'
+        )
+    return json.loads(path.read_text())
+
+
+def _check_tower(model: str, tower: nn.Module) -> None:
+    if not isinstance(tower, VisionTransformer):
+        raise ValueError(
+            f"{model}'s image tower is a {type(tower).__name__} without patch tokens. "
+            'Choose a ViT.'
+        )
+    if tower.attn_pool is not None:
+        raise ValueError(
+            f'{model} pools its patches by attention before the projection (CoCa), so '
+            'no patch token passes it. Choose a ViT that pools by class token or mean.'
+        )
+
+
+def _weights_file(model: str, pretrained: str, tag: dict) -> str:
+    if not tag:
+        if Path(pretrained).is_file():
+            return pretrained
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise FileNotFoundError(
+            f"The teacher's weights {pretrained!r} are neither a file (looked at "
+            f'{Path(pretrained).absolute()}) nor a tag of {model} (tags: '
+            f'{", ".join(tags) or "none"}). Give an existing path or one of the tags.'
+        )
+    try:
+        return open_clip.download_pretrained(tag)
+    except Exception as error:  # every network library raises its own
+        raise FileNotFoundError(
+            f"The weights of {model}, tag '{pretrained}', cannot be downloaded "
+            f'({error}). On a machine with network, fetch them from '
+            f'{tag["hf_hub"] or tag["url"]} and give the path of the file: '
+            "pretrained='/path/to/open_clip_model.safetensors'."
+        ) from error
+
+
+def _warn_if_openai(model: str, path: str, weights: Mapping[str, Tensor]) -> None:
+    """Warn if the file looks like OpenAI's, while the model has no QuickGELU."""
+    patches = weights.get('visual.conv1.weight')
+    # OpenAI published half-precision weights and saves three integers with them.
+    if (
+        'openai' in Path(path).name.lower()
+        or 'input_resolution' in weights
+        or (
+            patches is not None and torch.equal(patches.half().float(), patches.float())
+        )
+    ):
+        warnings.warn(
+            f'{path} looks like weights of OpenAI, which need QuickGELU, but {model} '
+            f'has GELU: the targets would be quietly wrong. Use {model}-quickgelu or '
+            'force_quick_gelu=True; if GELU is right, force_quick_gelu=False.',
+            stacklevel=3,
+        )
