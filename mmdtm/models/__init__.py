@@ -1,4 +1,8 @@
 """Importing this package registers its classes into mmpretrain."""
 
-from . import backbones, losses, morphing  # noqa: F401
-from . import target_generators  # noqa: F401
+from . import (  # noqa: F401
+    backbones,
+    losses,
+    morphing,
+    target_generators,
+)

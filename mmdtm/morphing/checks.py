@@ -1,0 +1,76 @@
+"""Checks of tensors that enter the core; inner code then trusts them."""
+
+import torch
+from torch import Tensor
+
+
+def check_tokens(tokens: Tensor, name: str = 'tokens') -> None:
+    """Require floating-point tokens of shape (B, N, C), none of them zero.
+
+    Raises:
+        ValueError: naming the argument and the shape or dtype it came with.
+    """
+    if not isinstance(tokens, Tensor):
+        raise ValueError(
+            f'{name} must be a tensor of shape (B, N, C), got a {type(tokens).__name__}'
+        )
+    if tokens.dim() != 3 or 0 in tokens.shape:
+        raise ValueError(
+            f'{name} must have shape (B, N, C) with no empty dimension, got '
+            f'{tuple(tokens.shape)}'
+        )
+    if not tokens.is_floating_point():
+        raise ValueError(
+            f'{name} must be floating point, got {tokens.dtype}; convert them '
+            f'with {name}.float()'
+        )
+
+
+def check_finite(tokens: Tensor, name: str = 'tokens') -> None:
+    """Require that no entry is NaN or infinite.
+
+    Reads one number back from the device, so it is left out while
+    ``torch.compile`` traces, and callers that must not wait for the device
+    switch it off.
+
+    Raises:
+        ValueError: with the first image of the batch that is not finite.
+    """
+    if torch.compiler.is_compiling():
+        return
+    finite = tokens.detach().isfinite().flatten(1).all(1)
+    if not finite.all():
+        image = int(finite.logical_not().nonzero()[0])
+        raise ValueError(
+            f'{name} hold NaN or infinity, first in image {image} of the batch; '
+            'look at what produced them (a half-precision overflow is the usual '
+            'cause)'
+        )
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Precision to compute in: float64 stays, everything else is float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_count(value: int, low: int, high: int | None, name: str) -> None:
+    """Require an int in [low, high]; ``high`` None leaves it open above.
+
+    Raises:
+        ValueError: with the name, the value and the range.
+    """
+    span = f'at least {low}' if high is None else f'in [{low}, {high}]'
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f'{name} must be an int {span}, got {value!r}')
+    if value < low or (high is not None and value > high):
+        raise ValueError(f'{name} must be {span}, got {value}')
+
+
+def check_option(value: str, options: tuple[str, ...], name: str) -> None:
+    """Require one of the named options.
+
+    Raises:
+        ValueError: with the options there are.
+    """
+    if value not in options:
+        raise ValueError(f'{name} must be one of {options}, got {value!r}')

@@ -1,0 +1,34 @@
+"""Random choices that depend on nothing but where they are made."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+
+
+class Draw(NamedTuple):
+    """What a random choice of one level in one training step depends on.
+
+    The same four numbers choose the same, whatever was drawn before and on
+    whatever device, so a resumed run continues with the draws of the unbroken
+    one. Choices made for different purposes are independent.
+    """
+
+    seed: int
+    step: int
+    level: int = 0
+    rank: int = 0
+
+    def uniform_int(self, low: int, high: int, purpose: str) -> int:
+        """Choose an int in [low, high], uniformly."""
+        # 63 bits against ranges of hundreds: the remainder's bias is nothing.
+        return low + self._number(purpose) % (high - low + 1)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return a torch generator on the CPU, for choices made by torch."""
+        return torch.Generator().manual_seed(self._number(purpose))
+
+    def _number(self, purpose: str) -> int:
+        """63 bits that look random, from a hash that is alike everywhere."""
+        key = f'{self.seed}/{self.step}/{self.level}/{self.rank}/{purpose}'
+        return int.from_bytes(hashlib.sha512(key.encode()).digest()[:8], 'big') >> 1

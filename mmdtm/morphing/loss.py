@@ -1,0 +1,107 @@
+"""The loss between morphed tokens."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .assignment import TokenAssignment
+from .checks import check_option, check_tokens, working_dtype
+
+DISTANCES = ('cosine', 'l1', 'l2', 'smooth_l1')
+REDUCTIONS = ('mean', 'sum')
+
+
+def dtm_loss(
+    online: Tensor,
+    target: Tensor,
+    assignments: Sequence[TokenAssignment],
+    distance: str = 'cosine',
+    reduction: str = 'mean',
+    beta: float = 1.0,
+    check_finite: bool = True,
+) -> Tensor:
+    """Pull morphed online tokens to morphed target tokens (Eq. 3-5).
+
+    For each level, u_hat_i and v_hat_i are the means of the online and target
+    tokens in morphed token i, d_i their distance and w_i the number of tokens
+    in it; the level's loss is sum_i w_i d_i. (Eq. 3 prints sums; cosine
+    distance does not tell them from means, and for the other distances means
+    keep one scale whatever the group size.) Computed in float32, or float64
+    where a tensor comes in it, also under autocast.
+
+    Args:
+        online: floating point (B, N, D), u; gets the gradient.
+        target: floating point (B, N, D), v; never gets one.
+        assignments: one per level, at least one.
+        distance: 'cosine' is 1 - cos(u_hat, v_hat). The others (table 10) are
+            averaged over the D channels: 'l1' |x|, 'l2' the squared error x^2
+            (no root, no half), 'smooth_l1' x^2 / (2 beta) below beta and
+            |x| - beta / 2 above, with x = u_hat - v_hat.
+        reduction: 'sum' adds morphed tokens and levels as Eq. (4-5) print it;
+            'mean' divides that by N * L, so that it is an average over tokens
+            and levels. Both are averaged over the batch.
+        beta: where smooth l1 turns from square to straight, above 0.
+        check_finite: whether to raise if the loss is NaN or infinite, which
+            waits for the device. Never checked while torch.compile traces.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: if a shape, dtype or option is wrong, an assignment does
+            not fit the tokens, or the loss is not finite.
+    """
+    check_tokens(online, 'online')
+    check_tokens(target, 'target')
+    if online.shape != target.shape:
+        raise ValueError(
+            'online and target must have one shape (B, N, D), got '
+            f'{tuple(online.shape)} and {tuple(target.shape)}'
+        )
+    check_option(distance, DISTANCES, 'distance')
+    check_option(reduction, REDUCTIONS, 'reduction')
+    if not beta > 0:
+        raise ValueError(f'beta must be above 0, got {beta}')
+    if not isinstance(assignments, Sequence) or not assignments:
+        raise ValueError(
+            'assignments must be a sequence of TokenAssignment, one per level '
+            f'and at least one, got {assignments!r}'
+        )
+    batch_size, num_tokens, _ = online.shape
+    for level, assignment in enumerate(assignments):
+        if assignment.labels.shape != (batch_size, num_tokens):
+            raise ValueError(
+                f'assignments[{level}] is for {tuple(assignment.labels.shape)} '
+                f'tokens (B, N), but online has {(batch_size, num_tokens)}'
+            )
+
+    with torch.autocast(online.device.type, enabled=False):
+        dtype = working_dtype(torch.promote_types(online.dtype, target.dtype))
+        u, v = online.to(dtype), target.detach().to(dtype)
+        total = u.new_zeros(())
+        for assignment in assignments:
+            d = _distance(assignment.morph(u), assignment.morph(v), distance, beta)
+            total = total + (assignment.sizes() * d).sum()
+        loss = total / batch_size
+        if reduction == 'mean':
+            loss = loss / (num_tokens * len(assignments))
+    if check_finite and not torch.compiler.is_compiling() and not loss.isfinite():
+        culprit = 'online' if v.isfinite().all() else 'target'
+        raise ValueError(
+            f'the loss is {loss.item()}: {culprit} holds NaN, infinity or numbers '
+            'too large for its precision'
+        )
+    return loss
+
+
+def _distance(u: Tensor, v: Tensor, distance: str, beta: float) -> Tensor:
+    """Distances d_i, (B, N_m), between morphed tokens (B, N_m, D)."""
+    if distance == 'cosine':
+        return 1 - F.cosine_similarity(u, v, dim=2)
+    if distance == 'l1':
+        return F.l1_loss(u, v, reduction='none').mean(2)
+    if distance == 'l2':
+        return F.mse_loss(u, v, reduction='none').mean(2)
+    return F.smooth_l1_loss(u, v, reduction='none', beta=beta).mean(2)
