@@ -4,10 +4,19 @@ Each function mends one break, says which versions have it, and does nothing
 where it is absent. ``apply`` runs them all and may be called repeatedly.
 """
 
+import functools
+import importlib.abc
+import importlib.metadata
 import importlib.util
+import os
+import pickle
 import sys
 import types
+import warnings
+from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import torch
 
 _kept = []  # torch.library definitions live as long as their Library object.
@@ -26,6 +35,7 @@ def declare_torchvision_ops() -> None:
         return
     try:
         import torchvision  # noqa: F401
+
         return
     except RuntimeError as error:
         if 'torchvision::nms' not in str(error):
@@ -49,7 +59,8 @@ class _MissingOps(types.ModuleType):
         # Optional imports in mmsegmentation guard against this error alone.
         raise ModuleNotFoundError(
             f'mmcv.ops.{name} needs an mmcv with compiled operators, and this '
-            'one has none (mmcv-lite). Install a full mmcv to use it.')
+            'one has none (mmcv-lite). Install a full mmcv to use it.'
+        )
 
 
 def _unavailable_op(name: str):
@@ -57,7 +68,8 @@ def _unavailable_op(name: str):
     def op(*args, **kwargs):
         raise ModuleNotFoundError(
             f'mmcv.ops.{name} needs an mmcv with compiled operators, and this '
-            'one has none (mmcv-lite). Install a full mmcv to use it.')
+            'one has none (mmcv-lite). Install a full mmcv to use it.'
+        )
 
     return op
 
@@ -74,6 +86,7 @@ def stub_mmcv_ops() -> None:
         return
     from mmengine import __version__ as mmengine_version
     from mmengine.utils import digit_version
+
     if digit_version(mmengine_version) >= digit_version('0.10.8'):
         return  # the forks guard these imports themselves
     ops = _MissingOps('mmcv.ops')
@@ -82,7 +95,323 @@ def stub_mmcv_ops() -> None:
     sys.modules['mmcv.ops'] = ops
 
 
+class _PkgResources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """What mmengine asks of ``pkg_resources``, from ``importlib.metadata``."""
+
+    class Distribution:
+        def __init__(self, name: str):
+            self._files = importlib.metadata.distribution(name)
+            self.location = str(self._files.locate_file(''))
+
+        def get_metadata(self, name: str) -> str | None:
+            return self._files.read_text(name)
+
+        has_metadata = get_metadata
+
+    def find_spec(self, name, path=None, target=None):
+        if name == 'pkg_resources':
+            return importlib.util.spec_from_loader(name, self)
+        return None
+
+    def exec_module(self, module):
+        module.DistributionNotFound = importlib.metadata.PackageNotFoundError
+        module.get_distribution = self.Distribution
+
+
+def provide_pkg_resources() -> None:
+    """Let mmengine 0.10.7 find an installed library beside setuptools >= 81.
+
+    That setuptools has no ``pkg_resources`` any more, which every base of
+    another library (``_base_ = 'mmpretrain::...'``) needs.
+    """
+    if importlib.util.find_spec('pkg_resources') is None:
+        sys.meta_path.append(_PkgResources())
+
+
+def name_forked_mmseg() -> None:
+    """Let ``_base_ = 'mmseg::...'`` find the forked mmsegmentation.
+
+    The forks' mmengine looks for a distribution called ``mmsegmentation``,
+    which theirs is not.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    try:
+        importlib.metadata.distribution('mmsegmentation')
+    except importlib.metadata.PackageNotFoundError:
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
+def silence_imports() -> None:
+    """Drop two messages that every import of the libraries repeats.
+
+    mmcv warns that it has no deformable attention, and the forks print that
+    they found no OneDL: ``print_log`` without a logger prints whatever its
+    level. Nothing here uses either.
+    """
+    import mmengine.logging
+
+    warnings.filterwarnings(
+        'ignore', 'Fail to import ``MultiScaleDeformableAttention``', UserWarning
+    )
+    original = mmengine.logging.print_log
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def print_log(msg, logger=None, level=20):  # 20 is logging.INFO
+        if logger is not None or level >= 20:
+            original(msg, logger, level)
+
+    mmengine.logging.print_log = print_log
+
+
+def _interp2d(x, y, z, kind: str = 'cubic'):
+    """The cubic ``scipy.interpolate.interp2d`` on a grid, to the bit."""
+    if kind != 'cubic':
+        raise ValueError(f"interp2d stands in for kind='cubic' alone, got {kind!r}.")
+    from scipy.interpolate import RectBivariateSpline
+
+    spline = RectBivariateSpline(x, y, np.asarray(z).T, kx=3, ky=3)
+    return lambda new_x, new_y: spline(new_x, new_y).T
+
+
+def restore_interp2d() -> None:
+    """Let position tables be resized with SciPy >= 1.14.
+
+    mmpretrain and mmsegmentation resize relative position tables with
+    ``interp2d``, which that SciPy has no more.
+    """
+    import scipy
+    from mmengine.utils import digit_version
+
+    if digit_version(scipy.__version__) >= digit_version('1.14'):
+        scipy.interpolate.interp2d = _interp2d
+
+
+class _Turn(float):
+    """A hue shift whose product with 255 is the step on a circle of 256."""
+
+    def __mul__(self, steps: int) -> int:
+        return int(float(self) * steps) % 256
+
+
+def mend_hue() -> None:
+    """Let mmcv < 2.3.6 turn the hue backwards with numpy >= 2.
+
+    It converts the negative step to uint8, which that numpy refuses.
+    """
+    import mmcv
+
+    original = mmcv.adjust_hue
+    try:
+        original(np.zeros((1, 1, 3), np.uint8), -0.1)
+        return
+    except OverflowError:
+        pass
+
+    @functools.wraps(original)
+    def adjust_hue(img, hue_factor, backend=None):
+        return original(img, _Turn(hue_factor), backend)
+
+    mmcv.adjust_hue = mmcv.image.adjust_hue = adjust_hue
+
+
+def init_processes_without_gpu() -> None:
+    """Let processes on CPUs talk to each other, through gloo.
+
+    mmengine's start of a process group chooses a CUDA device, whatever the
+    backend, and fails where there is none.
+    """
+    from mmengine.dist import utils
+
+    def without_gpu(init):
+        if hasattr(init, '__wrapped__'):
+            return init
+
+        @functools.wraps(init)
+        def wrapped(backend, **kwargs):
+            if torch.cuda.is_available():
+                return init(backend, **kwargs)
+            with mock.patch.object(torch.cuda, 'set_device', lambda device: None):
+                return init('gloo', **kwargs)
+
+        return wrapped
+
+    for name in ('_init_dist_pytorch', '_init_dist_slurm', '_init_dist_mpi'):
+        setattr(utils, name, without_gpu(getattr(utils, name)))
+
+
+def _getattr_of_history(owner: type, name: str):
+    """All of ``getattr`` that a log needs, since the whole can reach anything."""
+    from mmengine.logging import HistoryBuffer
+
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r})')
+
+
+def _checkpoint_globals() -> list:
+    """What a Runner's checkpoint holds beside tensors: logs and numpy numbers."""
+    from mmengine.logging import HistoryBuffer
+
+    core = np._core if hasattr(np, '_core') else np.core
+    rebuild = [core.multiarray._reconstruct, core.multiarray.scalar]
+    kinds = 'f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 ?'.split()
+    return [
+        HistoryBuffer,
+        (_getattr_of_history, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(kind)) for kind in kinds},
+        # numpy 2 renamed numpy.core; files may come from either.
+        *(
+            (f, f'numpy.{c}.multiarray.{f.__name__}')
+            for f in rebuild
+            for c in ('core', '_core')
+        ),
+    ]
+
+
+def _read_checkpoint(read, name: str):
+    """Calls ``read`` with nothing but a checkpoint's own types allowed."""
+    try:
+        with torch.serialization.safe_globals(_checkpoint_globals()):
+            return read()
+    except pickle.UnpicklingError as error:
+        reason = str(error).split('Please file an issue')[0]
+        raise ValueError(
+            f'{name} is not loaded: it is no checkpoint, or holds more than '
+            'weights and logs, and unpickling that could run any code. Keep its '
+            'tensors alone (torch.save(model.state_dict(), ...)) where you trust '
+            f'it. What torch says: {reason}'
+        ) from None
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f'{name} is not loaded: it is damaged or no checkpoint; take another '
+            f'one. What torch says: {error}'
+        ) from error
+
+
+def load_weights_only() -> None:
+    """Let no checkpoint run code, and Runner's own ones load.
+
+    mmengine 0.10.7 leaves ``weights_only`` to torch, which then refuses the
+    logs in a Runner's checkpoint; the forks' fall back to full unpickling
+    when torch refuses a file, and allow ``getattr``; both unpickle
+    what they download.
+    """
+    from mmengine.runner import checkpoint
+
+    def load(file, map_location=None, weights_only=True):
+        return _read_checkpoint(
+            lambda: torch.load(file, map_location=map_location, weights_only=True),
+            file if isinstance(file, (str, os.PathLike)) else 'The checkpoint',
+        )
+
+    def load_url(url, **kwargs):
+        return _read_checkpoint(
+            lambda: torch.hub.load_state_dict_from_url(
+                url, weights_only=True, **kwargs
+            ),
+            url,
+        )
+
+    class Torch(types.ModuleType):
+        """torch, but for ``load``."""
+
+        def __getattr__(self, name: str):
+            return getattr(torch, name)
+
+    checkpoint.torch = Torch('torch')
+    checkpoint.torch.load = checkpoint._safe_torch_load = load
+    checkpoint.load_url = load_url
+
+
+def write_files_whole() -> None:
+    """Let no half-written checkpoint carry a checkpoint's name.
+
+    mmengine writes in place, so a run killed while saving leaves half a file,
+    over the one that was there. Here the name is given once all is on disk.
+    """
+    from mmengine.fileio import LocalBackend
+
+    def put(self, obj: bytes, filepath) -> None:
+        filepath = Path(filepath)
+        filepath.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = filepath.with_name(f'{filepath.name}.tmp')
+        try:
+            with open(unfinished, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, filepath)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    LocalBackend.put = put
+
+
+class _RemoveLater:
+    """A file backend that only takes note of what is to be removed."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        self.outdated = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self.outdated.append((self._backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        self.outdated.append((self._backend.rmtree, path))
+
+
+def save_before_removing() -> None:
+    """Let ``CheckpointHook`` remove an old checkpoint once the new one stands.
+
+    mmengine removes first: with ``max_keep_ckpts=1``, or the best checkpoint,
+    a run that dies while saving has none left.
+    """
+    from mmengine.hooks import CheckpointHook
+
+    def removing_last(save):
+        if hasattr(save, '__wrapped__'):
+            return save
+
+        @functools.wraps(save)
+        def wrapped(self, *args, **kwargs):
+            backend = self.file_backend
+            self.file_backend = later = _RemoveLater(backend)
+            try:
+                save(self, *args, **kwargs)
+            finally:
+                self.file_backend = backend
+            best = getattr(self, 'best_ckpt_path_dict', {})
+            kept = [self.last_ckpt, getattr(self, 'best_ckpt_path', None)]
+            for remove, path in later.outdated:
+                if path not in kept and path not in best.values():
+                    remove(path)
+
+        return wrapped
+
+    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
+        setattr(CheckpointHook, name, removing_last(getattr(CheckpointHook, name)))
+
+
 def apply() -> None:
     """Mend all breaks; idempotent."""
     declare_torchvision_ops()
     stub_mmcv_ops()
+    provide_pkg_resources()
+    name_forked_mmseg()
+    silence_imports()
+    restore_interp2d()
+    mend_hue()
+    init_processes_without_gpu()
+    load_weights_only()
+    write_files_whole()
+    save_before_removing()

@@ -1,2 +1,5 @@
 """Importing this package registers its classes into mmpretrain."""
-from . import optimizers  # noqa: F401
+
+from mmdtm import compat
+
+compat.apply()  # mmdtm.engine.launch is imported before any config is read

@@ -1,0 +1,160 @@
+"""What tools/train.py and tools/test.py share: from arguments to a Runner."""
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that training and testing have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and checkpoints go; work_dirs/<config name> by default',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help="override parts of the config: train_cfg.max_epochs=2, key='[a,b]'",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes; tools/dist_*.sh and slurm_*.sh set it',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads the config, and merges what both tools' arguments say into it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    if cfg.get('default_scope') == 'mmpretrain':
+        _set_dataloader_defaults(cfg)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Builds the config's runner for this machine, see :func:`fit_to_device`."""
+    fit_to_device(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def fit_to_device(cfg: Config) -> None:
+    """Changes in place what a config asks of a GPU when there is none.
+
+    Mixed precision is switched off, SyncBN becomes BN and pinned memory is
+    off, and processes talk through gloo. One warning, of the first process,
+    names what else the run would have used.
+    """
+    if get_device() not in ('cpu', 'mps'):
+        return
+    changes = []
+    wrapper = cfg.get('optim_wrapper', {})
+    if str(wrapper.get('type')).split('.')[-1] == 'AmpOptimWrapper':
+        wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        changes.append('mixed precision is off')
+    for loop in ('val_cfg', 'test_cfg'):
+        if (cfg.get(loop) or {}).get('fp16'):
+            cfg[loop].fp16 = False
+            changes.append(f'mixed precision of {loop} is off')
+    if _replace_type(cfg.get('model'), 'SyncBN', 'BN') + bool(cfg.pop('sync_bn', None)):
+        changes.append('SyncBN is replaced by BN')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(loader):
+            cfg[loader].pin_memory = False
+    if cfg.launcher != 'none':
+        cfg.setdefault('env_cfg', {})
+        cfg.env_cfg.setdefault('dist_cfg', {})
+        cfg.env_cfg.dist_cfg.backend = 'gloo'
+        wrapper_cfg = cfg.get('model_wrapper_cfg') or dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+        cfg.model_wrapper_cfg = {**wrapper_cfg, 'device_ids': None}
+    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+    if changes and rank == '0':
+        warnings.warn(f'No GPU here: {", ".join(changes)}.', stacklevel=2)
+
+
+def find_checkpoint(path: str) -> str:
+    """The checkpoint to resume from.
+
+    Args:
+        path: A checkpoint, or the folder of a run. In a folder it is the one
+            that ``last_checkpoint`` names (also when the folder has been moved
+            since), else the newest of its ``epoch_*.pth`` and ``iter_*.pth``.
+
+    Raises:
+        FileNotFoundError: No such file, or no checkpoint in the folder.
+    """
+    if '://' in path or Path(path).is_file():
+        return path
+    folder = Path(path)
+    if folder.suffix == '.pth' and not folder.is_dir():
+        raise FileNotFoundError(
+            f'--resume: there is no checkpoint {path}. Name one that exists, or '
+            'leave its name out to go on from the newest of the work folder.'
+        )
+    named = folder / 'last_checkpoint'
+    if named.is_file():
+        last = Path(named.read_text().strip())
+        for candidate in (folder / last.name, last):
+            if candidate.is_file():
+                return str(candidate)
+    saved = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
+    if not saved:
+        raise FileNotFoundError(
+            f'--resume: there is no checkpoint in {folder}. Name one with '
+            '--resume PATH or its folder with --work-dir, or leave --resume out '
+            'to start anew.'
+        )
+    return str(max(saved, key=lambda file: file.stat().st_mtime))
+
+
+def _set_dataloader_defaults(cfg: Config) -> None:
+    """mmpretrain's configs leave these to the tool; mmsegmentation's do not."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if not loader:
+            continue
+        loader.setdefault('pin_memory', True)
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        workers = loader.setdefault('num_workers', 0)
+        # torch refuses persistent workers where there are none.
+        loader.persistent_workers = workers > 0 and loader.get(
+            'persistent_workers', True
+        )
+
+
+def _replace_type(node, old: str, new: str) -> int:
+    """Renames a ``type`` everywhere below a config node; how often it was found."""
+    if isinstance(node, (list, tuple)):
+        return sum(_replace_type(child, old, new) for child in node)
+    if not isinstance(node, dict):
+        return 0
+    found = int(node.get('type') == old)
+    if found:
+        node['type'] = new
+    return found + sum(_replace_type(child, old, new) for child in node.values())

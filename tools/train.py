@@ -1,0 +1,65 @@
+"""Trains a model: tools/train.py CONFIG, or tools/dist_train.sh CONFIG GPUS."""
+
+from mmdtm.engine.launch import (
+    argument_parser,
+    build_runner,
+    find_checkpoint,
+    load_config,
+)
+
+
+def parse_args():
+    parser = argument_parser(__doc__)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='go on from this checkpoint, or from the newest of the work folder',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train in mixed precision (on a GPU)'
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not evaluate while training'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by actual batch size / config's "
+        'auto_scale_lr.base_batch_size',
+    )
+    return parser.parse_args()
+
+
+def merge_arguments(cfg, args) -> None:
+    """Merges what training alone can be told into the config, in place."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(
+                f'--auto-scale-lr: {args.config} does not say for which batch size '
+                'its learning rate is. Add auto_scale_lr = '
+                'dict(base_batch_size=...) to it.'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('resume'):
+        cfg.load_from = find_checkpoint(cfg.get('load_from') or cfg.work_dir)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    merge_arguments(cfg, args)
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
