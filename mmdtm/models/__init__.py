@@ -2,7 +2,10 @@
 
 from . import (  # noqa: F401
     backbones,
+    data_preprocessor,
+    heads,
     losses,
     morphing,
+    selfsup,
     target_generators,
 )

@@ -1,0 +1,208 @@
+"""DTM: one training step, from the uint8 crop to the update."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.runner.checkpoint import get_state_dict
+
+
+def run_loss(model, data) -> torch.Tensor:
+    data = model.data_preprocessor(data, training=True)
+    return model(**data, mode='loss')['loss']
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_every_trainable_parameter_gets_a_gradient(dtm_cfg, build, batch):
+    model = build(dtm_cfg)
+    # Layer scale and zero position tables must not hide a missing branch.
+    run_loss(model, batch()).backward()
+    without = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
+    ]
+    assert not without, f'no gradient reached {without}'
+
+
+def test_the_teacher_is_frozen_and_saved_nowhere(dtm_cfg, build, batch):
+    model = build(dtm_cfg)
+    teacher = model.target_generator.teacher
+    before = copy.deepcopy(teacher.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    run_loss(model, batch()).backward()
+    optimizer.step()
+    assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
+    assert not any(m.training for m in teacher.modules())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    for state_dict in (model.state_dict(), get_state_dict(model)):
+        assert state_dict and not [k for k in state_dict if 'target_generator' in k]
+    trained = {id(p) for group in optimizer.param_groups for p in group['params']}
+    assert not trained & {id(p) for p in teacher.parameters()}
+
+
+def test_loss_is_that_of_the_parts_by_hand(dtm_cfg, build, batch):
+    """Project, group by the teacher's labels, compare by cosine; in loops."""
+    dtm_cfg['morphing'].update(levels=2, num_morphed=5, num_iters=3)
+    model = build(dtm_cfg)
+    data = model.data_preprocessor(batch(), training=True)
+    student_view, teacher_view = data['inputs']
+    mask = torch.stack([s.mask for s in data['data_samples']])
+    latent = model.backbone(student_view, mask)[-1]
+    online = model.head.projection(latent[:, 1:]).double()
+    target = model.target_generator(teacher_view).double()
+    labels = [a.labels for a in copy.deepcopy(model.morphing)(target)]
+    terms = []
+    for level in labels:
+        for image in range(4):
+            for group in level[image].unique():
+                members = level[image] == group
+                u, v = online[image, members].mean(0), target[image, members].mean(0)
+                distance = 1 - u @ v / u.norm() / v.norm()
+                terms.append(members.sum() * distance)
+    expected = sum(terms) / (len(labels) * 4 * 16)
+    loss = model(**data, mode='loss')['loss']
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_masked_and_visible_tokens_both_count(dtm_cfg, build, batch):
+    dtm_cfg['morphing'] = dict(type='IdentityMorphing')
+    model = build(dtm_cfg)
+    seen = {}
+    inner = model.head.loss_module.forward
+    model.head.loss_module.forward = lambda u, v, m: (
+        seen.update(u=u, v=v, m=m),
+        inner(u, v, m),
+    )[1]
+    run_loss(model, batch())
+    assert seen['u'].shape == seen['v'].shape == (4, 16, 24)
+    assert len(seen['m']) == 1 and seen['m'][0].num_morphed == 16
+
+
+def test_the_teacher_sees_the_unmasked_crop(dtm_cfg, build, batch):
+    model = build(dtm_cfg)
+    data = batch()
+    views = model.data_preprocessor(data, training=True)['inputs']
+    rgb = data['inputs'].flip(1).float()  # OpenMMLab loads BGR
+    mean = torch.tensor([122.7709383, 116.7460125, 104.0937362]).view(3, 1, 1)
+    std = torch.tensor([68.5005327, 66.6321579, 70.3231630]).view(3, 1, 1)
+    torch.testing.assert_close(views[1], (rgb - mean) / std, rtol=1e-5, atol=1e-5)
+    mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
+    std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
+    torch.testing.assert_close(views[0], (rgb - mean) / std, rtol=1e-5, atol=1e-5)
+
+
+def test_given_target_norm_wins_over_the_teachers(dtm_cfg, build):
+    dtm_cfg['data_preprocessor'].update(target_mean=[1, 2, 3], target_std=[4, 5, 6])
+    model = build(dtm_cfg)
+    assert model.data_preprocessor.target_mean.flatten().tolist() == [1, 2, 3]
+    assert model.data_preprocessor.target_std.flatten().tolist() == [4, 5, 6]
+
+
+def test_head_takes_its_widths_from_both_sides(dtm_cfg, build):
+    head = build(dtm_cfg).head
+    assert (head.projection.in_features, head.projection.out_features) == (48, 24)
+    assert abs(head.projection.weight.std().item() - 0.02) < 0.003
+    assert not head.projection.bias.any()
+
+
+def test_accumulation_equals_the_doubled_batch(dtm_cfg, build, batch):
+    dtm_cfg['morphing'].update(num_morphed=6, num_iters=2)  # every draw alike
+    whole = build(dtm_cfg)
+    halved = copy.deepcopy(whole)
+    data = batch(4)
+    halves = [
+        dict(
+            inputs=data['inputs'][i : i + 2],
+            data_samples=data['data_samples'][i : i + 2],
+        )
+        for i in (0, 2)
+    ]
+    for model, batches in ((whole, [data]), (halved, halves)):
+        wrapper = OptimWrapper(
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            accumulative_counts=len(batches),
+            clip_grad=dict(max_norm=3.0),
+        )
+        wrapper.initialize_count_status(model, 0, len(batches))
+        for part in batches:
+            model.train_step(part, wrapper)
+    start = build(dtm_cfg).state_dict()
+    other = halved.state_dict()
+    for name, value in whole.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
+    moved = (whole.head.projection.weight - start['head.projection.weight']).abs().max()
+    assert moved > 1e-5
+
+
+def test_overfitting_one_batch_lowers_the_loss(dtm_cfg, build, batch):
+    model = build(dtm_cfg)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    data, losses = batch(), []
+    for _ in range(60):
+        loss = run_loss(model, data)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5]), losses
+
+
+def test_draws_go_on_after_a_restart(dtm_cfg, build, batch):
+    dtm_cfg['morphing'].update(seed=None)
+    torch.manual_seed(11)
+    unbroken = build(dtm_cfg)
+    first = [run_loss(unbroken, batch(seed=i)).item() for i in range(3)]
+    saved = copy.deepcopy(unbroken.state_dict())
+    rest = [run_loss(unbroken, batch(seed=i)).item() for i in range(3)]
+    torch.manual_seed(12)  # another seed, as a resumed process may well have
+    resumed = build(dtm_cfg)
+    resumed.load_state_dict(saved)
+    assert [run_loss(resumed, batch(seed=i)).item() for i in range(3)] == rest
+    assert first != rest  # the same images, other draws
+
+
+def test_features_of_unmasked_images(dtm_cfg, build, batch):
+    model = build(dtm_cfg).eval()
+    views = model.data_preprocessor(batch())['inputs']
+    (features,) = model(views, mode='tensor')
+    assert torch.equal(features, model.backbone(views[0])[-1])
+
+
+def test_a_teacher_that_merges_itself_takes_no_morphing(dtm_cfg, build):
+    dtm_cfg['morphing'] = None
+    with pytest.raises(ValueError, match='give a morphing'):
+        build(dtm_cfg)
+
+
+def test_samples_without_masks(dtm_cfg, build, batch):
+    model, data = build(dtm_cfg), batch()
+    for sample in data['data_samples']:
+        del sample.mask
+    with pytest.raises(ValueError, match='BlockMaskGenerator'):
+        run_loss(model, data)
+
+
+def test_half_a_target_norm_is_refused(dtm_cfg, build):
+    dtm_cfg['data_preprocessor'].update(target_mean=[1, 2, 3])
+    with pytest.raises(ValueError, match='together'):
+        build(dtm_cfg)
+
+
+def test_one_group_compares_whole_images(dtm_cfg, build, batch):
+    """N_m = 1: image-level supervision, by the mean of all tokens."""
+    dtm_cfg['morphing'].update(levels=1, num_morphed=1, num_iters=15)
+    model = build(dtm_cfg)
+    data = model.data_preprocessor(batch(), training=True)
+    mask = torch.stack([s.mask for s in data['data_samples']])
+    latent = model.backbone(data['inputs'][0], mask)[-1][:, 1:]
+    u = model.head(latent).mean(1)
+    v = model.target_generator(data['inputs'][1]).mean(1)
+    expected = (1 - torch.cosine_similarity(u, v)).mean()
+    torch.testing.assert_close(model(**data, mode='loss')['loss'], expected)
