@@ -1,0 +1,43 @@
+"""Transfer of a DTM ViT-B/16 to NABirds (tables 6 and 7).
+
+Paper:     arXiv 2401.00254, tables 6 and 7, column Birds; the searched grid
+           is not printed
+Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
+Hardware:  1 GPU, 128 images
+Data:      data/nabirds/{images/,images.txt,image_class_labels.txt,
+           train_test_split.txt,classes.txt} of nabirds.tar.gz
+           (https://dl.allaboutbirds.org/nabirds)
+Command:   python tools/train.py configs/transfer/dtm_vit-b_100e_nabirds.py \
+               --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+Grid:      python tools/grid_search.py \
+               configs/transfer/dtm_vit-b_100e_nabirds.py \
+               --lr 1e-4 3e-4 1e-3 --weight-decay 0.05 0.1 --jobs 8 --gpus 1 \
+               --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+"""
+
+_base_ = ['../_base_/transfer_small.py']
+
+data_root = 'data/nabirds'
+
+num_classes = 555
+
+model = dict(
+    data_preprocessor=dict(num_classes=num_classes),  # of Mixup's soft labels
+    head=dict(num_classes=num_classes),
+)
+
+train_set = dict(
+    type='NABirds',
+    data_root=data_root,
+    split='train',
+    pipeline=_base_.train_pipeline,
+)
+val_set = dict(
+    type='NABirds',
+    data_root=data_root,
+    split='test',
+    pipeline=_base_.test_pipeline,
+)
+train_dataloader = dict(dataset=dict(_delete_=True, **train_set))
+val_dataloader = dict(dataset=dict(_delete_=True, **val_set))
+test_dataloader = dict(dataset=dict(_delete_=True, **val_set))

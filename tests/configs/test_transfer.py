@@ -1,0 +1,203 @@
+"""The transfer configs on made miniatures in the official layouts and formats."""
+
+import os
+import pickle
+from pathlib import Path
+
+import mmpretrain  # noqa: F401
+import numpy as np
+import pytest
+import torch
+from miniatures import MINIATURES, PALETTE, cifar10, inat2018, nabirds, stanford_dogs
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS, MODELS
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs/transfer'
+# Classes of the real data sets, as their publishers count them.
+CLASSES = dict(
+    nabirds=555,
+    cub200=200,
+    cifar10=10,
+    cifar100=100,
+    inat2018=8142,
+    inat2019=1010,
+)
+CLASSES.update({'stanford-dogs': 120, 'inat2021-mini': 10000})
+
+
+def load(name: str, root: Path) -> Config:
+    """The config on the data under ``root``, with a model for tests."""
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    init_default_scope(cfg.default_scope)
+    arch = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
+    cfg.model.backbone.update(arch=arch, init_cfg=None)
+    cfg.model.head.in_channels = 48
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(root)
+        loader.update(batch_size=4, num_workers=0, persistent_workers=False)
+    return cfg
+
+
+def colour_of(batch: dict, preprocessor: torch.nn.Module) -> torch.Tensor:
+    """RGB of each image's middle after the model's own preprocessing, undone."""
+    data = preprocessor(batch, training=False)
+    middle = data['inputs'][:, :, 112, 112]
+    return middle * preprocessor.std.view(1, 3) + preprocessor.mean.view(1, 3)
+
+
+def test_every_config_has_a_miniature():
+    assert {path.stem for path in CONFIGS.glob('*.py')} == set(MINIATURES)
+
+
+@pytest.mark.parametrize('name', MINIATURES)
+def test_config_reads_the_official_layout(name, tmp_path):
+    draw, num_train, num_test = MINIATURES[name]
+    draw(tmp_path)
+    cfg = load(name, tmp_path)
+    assert cfg.model.head.num_classes == CLASSES[name.split('_')[-1]]
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+
+    val_loader = Runner.build_dataloader(cfg.val_dataloader)
+    assert len(val_loader.dataset) == num_test
+    assert cfg.test_dataloader == cfg.val_dataloader
+    for batch in val_loader:
+        labels = [int(sample.gt_label) for sample in batch['data_samples']]
+        truth = torch.tensor([PALETTE[label] for label in labels]).float()
+        assert (colour_of(batch, model.data_preprocessor) - truth).abs().max() < 4
+
+    # The training split is the other images, with the same labels.
+    as_val = {**cfg.train_dataloader.dataset, 'pipeline': cfg.test_pipeline}
+    shown = DATASETS.build(as_val)
+    assert len(shown) == num_train
+    assert np.bincount(shown.get_gt_labels()).tolist() == [num_train // 4] * 4
+    for item in shown:
+        batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+        truth = torch.tensor(PALETTE[int(item['data_samples'].gt_label)])
+        assert (colour_of(batch, model.data_preprocessor)[0] - truth).abs().max() < 4
+    paths = [
+        {dataset.get_data_info(i).get('img_path', i) for i in range(len(dataset))}
+        for dataset in (shown, val_loader.dataset)
+    ]
+    if 'cifar' not in name:
+        assert not paths[0] & paths[1]
+
+    train_loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    data = model.data_preprocessor(next(iter(train_loader)), training=True)
+    assert data['inputs'].shape == (4, 3, 224, 224)
+    loss = model(**data, mode='loss')['loss']
+    loss.backward()
+    # All classes alike at the start: ln C.
+    assert loss.item() == pytest.approx(np.log(cfg.model.head.num_classes), rel=1e-3)
+
+
+def test_class_names(tmp_path):
+    nabirds(tmp_path / 'nabirds')
+    birds = load('dtm_vit-b_100e_nabirds', tmp_path / 'nabirds')
+    names = DATASETS.build(birds.val_dataloader.dataset).CLASSES
+    assert names[1] == 'Oak Titmouse' and names[3] == 'Veery' and len(names) == 4
+
+    inat2018(tmp_path / 'inat')
+    inat = load('dtm_vit-b_100e_inat2018', tmp_path / 'inat')
+    names = DATASETS.build(inat.val_dataloader.dataset).CLASSES
+    assert names == ('Plantae/7477', 'Insecta/10', 'Aves/3', 'Fungi/512')
+
+
+@pytest.mark.parametrize('name', MINIATURES)
+def test_missing_files_are_named_and_not_downloaded(name, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError('tried to download')
+
+    monkeypatch.setattr('urllib.request.urlopen', refuse)
+    monkeypatch.setattr(
+        'mmpretrain.datasets.cifar.download_and_extract_archive', refuse
+    )
+    cfg = load(name, tmp_path)
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        DATASETS.build(cfg.train_dataloader.dataset)
+
+
+def test_cifar_pickle_is_read_as_python_reads_it(tmp_path):
+    cifar10(tmp_path)
+    path = tmp_path / 'cifar-10-batches-py/data_batch_3'
+    plain = pickle.loads(path.read_bytes(), encoding='latin1')
+    from mmdtm.datasets.cifar import read_batch
+
+    images, labels = read_batch(path)
+    assert labels == plain['labels']
+    np.testing.assert_array_equal(images[2, 0, 0], PALETTE[2])
+    np.testing.assert_array_equal(
+        images.transpose(0, 3, 1, 2).reshape(len(images), -1), plain['data']
+    )
+
+
+class Hostile:
+    """A pickle that makes a folder when an ordinary reader opens it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_hostile_cifar_pickle_never_runs(tmp_path):
+    cifar10(tmp_path)
+    made = tmp_path / 'made'
+    batch = dict(data=Hostile(made), labels=[0])
+    (tmp_path / 'cifar-10-batches-py/data_batch_2').write_bytes(
+        pickle.dumps(batch, protocol=2)
+    )
+    cfg = load('dtm_vit-b_100e_cifar10', tmp_path)
+    with pytest.raises(ValueError, match='data_batch_2.*mkdir.*nothing in it was run'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize('keep', [0, 100, 5000])
+def test_cifar_cut_off(tmp_path, keep):
+    cifar10(tmp_path)
+    path = tmp_path / 'cifar-10-batches-py/test_batch'
+    path.write_bytes(path.read_bytes()[:keep])
+    cfg = load('dtm_vit-b_100e_cifar10', tmp_path)
+    with pytest.raises(ValueError, match='test_batch is not an official CIFAR batch'):
+        DATASETS.build(cfg.val_dataloader.dataset)
+
+
+def test_nabirds_files_that_do_not_fit_together(tmp_path):
+    nabirds(tmp_path)
+    cfg = load('dtm_vit-b_100e_nabirds', tmp_path)
+    split = tmp_path / 'train_test_split.txt'
+    lines = split.read_text().splitlines()
+    split.write_text('\n'.join(lines[1:]))
+    with pytest.raises(ValueError, match='list different images .1 are not'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    split.write_text('\n'.join([*lines, 'lonely']))
+    with pytest.raises(ValueError, match=r"train_test_split.txt:21: 'lonely' has no"):
+        DATASETS.build(cfg.train_dataloader.dataset)
+
+
+def test_dogs_list_that_is_none(tmp_path):
+    stanford_dogs(tmp_path)
+    (tmp_path / 'train_list.mat').write_bytes(b'not MATLAB at all')
+    cfg = load('dtm_vit-b_100e_stanford-dogs', tmp_path)
+    with pytest.raises(ValueError, match='train_list.mat is not a list of Stanford'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+
+
+def test_inaturalist_annotations_that_are_none(tmp_path):
+    inat2018(tmp_path)
+    cfg = load('dtm_vit-b_100e_inat2018', tmp_path)
+    path = tmp_path / 'train2018.json'
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match='train2018.json is not JSON'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    path.write_text('{"images": [], "info": {}}')
+    with pytest.raises(ValueError, match='annotations, categories.*no labels'):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    path.write_text(text.replace('"image_id": 1000', '"image_id": 7'))
+    with pytest.raises(ValueError, match='train2018.json: an annotation names'):
+        DATASETS.build(cfg.train_dataloader.dataset)
