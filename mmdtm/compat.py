@@ -251,7 +251,7 @@ def _getattr_of_history(owner: type, name: str):
     raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r})')
 
 
-def _checkpoint_globals() -> list:
+def checkpoint_globals() -> list:
     """What a Runner's checkpoint holds beside tensors: logs and numpy numbers."""
     from mmengine.logging import HistoryBuffer
 
@@ -276,7 +276,7 @@ def _checkpoint_globals() -> list:
 def _read_checkpoint(read, name: str):
     """Calls ``read`` with nothing but a checkpoint's own types allowed."""
     try:
-        with torch.serialization.safe_globals(_checkpoint_globals()):
+        with torch.serialization.safe_globals(checkpoint_globals()):
             return read()
     except pickle.UnpicklingError as error:
         reason = str(error).split('Please file an issue')[0]
@@ -402,8 +402,9 @@ def save_before_removing() -> None:
         setattr(CheckpointHook, name, removing_last(getattr(CheckpointHook, name)))
 
 
+@functools.cache
 def apply() -> None:
-    """Mend all breaks; idempotent."""
+    """Mend all breaks, once."""
     declare_torchvision_ops()
     stub_mmcv_ops()
     provide_pkg_resources()

@@ -21,6 +21,7 @@ from mmdtm.models.target_generators.weights import (
     check_weights,
     read_weights,
     shorten,
+    warn_of_random_weights,
 )
 
 
@@ -84,15 +85,10 @@ class OpenCLIPGenerator(TargetGenerator):
         random_weights: bool = False,
     ) -> None:
         model = model.replace('/', '-')  # OpenAI writes ViT-B/16
-        config, preprocess = _architecture(model, model_config)
+        config, preprocess = find_architecture(model, model_config)
         tag = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
         if random_weights:
-            warnings.warn(
-                f'RANDOM TEACHER: {model} is built without weights '
-                '(random_weights=True). Its targets mean nothing; use it only to '
-                'try out whether a training runs.',
-                stacklevel=2,
-            )
+            warn_of_random_weights(model)
             weights, metadata, path = None, {}, None
         elif pretrained is None:
             raise ValueError(
@@ -100,7 +96,7 @@ class OpenCLIPGenerator(TargetGenerator):
                 'a file, or random_weights=True for a teacher without meaning.'
             )
         else:
-            path = _weights_file(model, pretrained, tag)
+            path = find_weights(model, pretrained, tag)
             weights, metadata = read_weights(path)
 
         quick_gelu = config.get('quick_gelu', False)
@@ -175,8 +171,21 @@ class OpenCLIPGenerator(TargetGenerator):
         tower.image_size, tower.grid_size = input_size, grid_size
 
 
-def _architecture(model: str, model_config: str | dict | None) -> tuple[dict, dict]:
-    """Find the architecture's and the preprocessing's configs."""
+def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict, dict]:
+    """Find how open_clip builds a model and normalises its images.
+
+    Args:
+        model (str): See :class:`OpenCLIPGenerator`.
+        model_config (str or dict, optional): See :class:`OpenCLIPGenerator`.
+
+    Returns:
+        tuple[dict, dict]: The architecture (``embed_dim``, ``vision_cfg``,
+        ``text_cfg``, ...), and ``mean`` and ``std`` for pixels 0-1.
+
+    Raises:
+        FileNotFoundError: If ``model_config`` is missing.
+        ValueError: If the model is unknown or has no patch tokens.
+    """
     preprocess = {
         'mean': open_clip.OPENAI_DATASET_MEAN,
         'std': open_clip.OPENAI_DATASET_STD,
@@ -251,7 +260,20 @@ def _check_tower(model: str, tower: nn.Module) -> None:
         )
 
 
-def _weights_file(model: str, pretrained: str, tag: dict) -> str:
+def find_weights(model: str, pretrained: str, tag: dict) -> str:
+    """Find the file of weights, downloading a tag's.
+
+    Args:
+        model (str): open_clip's name.
+        pretrained (str): A tag or a path.
+        tag (dict): What open_clip knows of the tag; empty for a path.
+
+    Returns:
+        str: The path of the file.
+
+    Raises:
+        FileNotFoundError: If there is none, or it cannot be downloaded.
+    """
     if not tag:
         if Path(pretrained).is_file():
             return pretrained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from mmdtm.compat import checkpoint_globals
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -101,6 +104,15 @@ def check_weights(
         raise ValueError(f'{path} is not {description}. Keys ' + '; '.join(problems))
 
 
+def warn_of_random_weights(model: str) -> None:
+    """Say loudly that a teacher's targets will mean nothing."""
+    warnings.warn(
+        f'RANDOM TEACHER: {model} is built without weights. Its targets mean nothing; '
+        'use it only to try out whether a training runs.',
+        stacklevel=3,
+    )
+
+
 def shorten(names: Iterable[str], limit: int = 6) -> str:
     """Join names for a message, the first few and a count of the rest."""
     names = list(names)
@@ -121,8 +133,9 @@ def _read_torch_file(path: Path):
                     'and give the path of the converted file.'
                 )
     try:
-        # Training programs save their command line beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Training programs save their logs and command line beside the weights.
+        allowed = [argparse.Namespace, *checkpoint_globals()]
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(

@@ -1,0 +1,118 @@
+"""SLIP's patch tokens as targets (table 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.registry import MODELS
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from mmdtm.models.target_generators.timm_generator import TimmTower
+from mmdtm.models.target_generators.weights import (
+    check_weights,
+    read_weights,
+    shorten,
+    warn_of_random_weights,
+)
+
+# The image towers of the published checkpoints; the small one has MoCo v3's
+# twelve heads.
+ARCHS = {
+    'small': dict(embed_dim=384, depth=12, num_heads=12),
+    'base': dict(embed_dim=768, depth=12, num_heads=12),
+    'large': dict(embed_dim=1024, depth=24, num_heads=16),
+}
+
+
+@MODELS.register_module()
+class SLIPGenerator(TimmTower):
+    """All patch tokens of SLIP's image tower, through its image projection.
+
+    SLIP (Mu et al., "SLIP: Self-supervision meets Language-Image
+    Pre-training", ECCV 2022) trains a ViT of timm as CLIP's image tower with a
+    self-supervised loss beside. Every patch token, not only the class token,
+    passes the final norm and the projection (512 wide). Its authors' CLIP
+    checkpoints, trained on the same data, load as well.
+
+    Args:
+        checkpoint (str, optional): The authors' file: tensors under
+            'state_dict', the image tower as ``[module.]visual.*``, the
+            projection as ``[module.]image_projection``. Text tower and
+            self-supervised head are left aside.
+        arch (str or dict): 'small', 'base' or 'large' (each /16, 224 pixels),
+            or arguments of timm's VisionTransformer. Defaults to 'base'.
+        mean (Sequence[float], optional): Three channel means for pixels
+            0-255, RGB. Defaults to ImageNet's, as SLIP was trained.
+        std (Sequence[float], optional): Likewise the deviations.
+        dtype (str, optional): Precision; see :class:`TargetGenerator`.
+        random_weights (bool): Load no file; the targets (512 wide) mean
+            nothing, and a warning says so. Defaults to False.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it is not SLIP's of this architecture, or not plain
+            weights, or ``arch`` is unknown.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        arch: str | dict = 'base',
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        dtype: str | None = None,
+        random_weights: bool = False,
+    ) -> None:
+        if isinstance(arch, str) and arch not in ARCHS:
+            raise ValueError(
+                f'SLIP has no arch {arch!r}; choose from {", ".join(ARCHS)}, or give '
+                "a dict of arguments of timm's VisionTransformer."
+            )
+        if checkpoint is None and not random_weights:
+            raise ValueError(
+                'SLIPGenerator has no weights: give checkpoint the path of the '
+                "authors' file, or random_weights=True for a teacher without meaning."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = VisionTransformer(
+                num_classes=0, **(ARCHS[arch] if isinstance(arch, str) else arch)
+            )
+            network.head = nn.Linear(network.embed_dim, 512, bias=False)
+        if random_weights:
+            warn_of_random_weights(f'SLIP {arch}')
+        else:
+            _load(network, checkpoint, arch)
+        super().__init__(
+            network,
+            mean=mean or [255 * value for value in IMAGENET_DEFAULT_MEAN],
+            std=std or [255 * value for value in IMAGENET_DEFAULT_STD],
+            out_channels=network.head.out_features,
+            dtype=dtype,
+        )
+
+    def extract_tokens(self, images: Tensor) -> Tensor:
+        return self.teacher.head(super().extract_tokens(images))
+
+
+def _load(network: VisionTransformer, checkpoint: str, arch: str | dict) -> None:
+    weights, _ = read_weights(checkpoint)
+    found = {
+        key.removeprefix('visual.'): value
+        for key, value in weights.items()
+        if key.startswith('visual.')
+    }
+    projection = weights.get('image_projection')
+    if not found or projection is None:
+        raise ValueError(
+            f"{checkpoint} is not one of SLIP's: it should hold visual.* (such as "
+            'visual.cls_token) and image_projection, with or without the prefix '
+            f'module., and holds {shorten(weights)}.'
+        )
+    network.head = nn.Linear(*projection.shape, bias=False)
+    found['head.weight'] = projection.T
+    check_weights(checkpoint, network.state_dict(), found, f'SLIP {arch}')
+    network.load_state_dict(found)
