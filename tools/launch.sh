@@ -1,18 +1,20 @@
-# Sourced by dist_train.sh and dist_test.sh.
+# Sourced by the dist_*.sh and slurm_*.sh beside it.
+
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python}
+export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
 
 # launch SCRIPT PROCESSES ARGUMENTS...: one process per GPU through torchrun.
 launch() {
-    local tools script=$1 processes=$2
-    tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    local script=$1 processes=$2
     shift 2
 
-    # The cores are shared out; without this each process would have but one.
-    local cores
+    # Share the cores out; torchrun would leave one to each process.
+    local cores threads
     cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-    local threads=$((cores > processes ? cores / processes : 1))
+    threads=$((cores > processes ? cores / processes : 1))
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
     export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
-    export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
 
     # A run on one node takes any free port, so that two runs do not collide.
     local where=(--standalone)
@@ -20,6 +22,18 @@ launch() {
         where=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
             --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
     fi
-    exec "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" \
+    exec "$python" -m torch.distributed.run "${where[@]}" \
         --nproc_per_node="$processes" "$tools/$script" "$@" --launcher pytorch
+}
+
+# launch_slurm SCRIPT PARTITION JOB_NAME ARGUMENTS...: one task per GPU.
+launch_slurm() {
+    local script=$1 partition=$2 job=$3 gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
+    shift 3
+    per_node=$((per_node < gpus ? per_node : gpus))
+    # shellcheck disable=SC2086  # SRUN_ARGS may hold several arguments
+    exec srun --partition="$partition" --job-name="$job" --gres=gpu:"$per_node" \
+        --ntasks="$gpus" --ntasks-per-node="$per_node" \
+        --cpus-per-task="${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+        "$python" -u "$tools/$script" "$@" --launcher slurm
 }

@@ -1,0 +1,132 @@
+"""Images without labels, and what to do about those that cannot be read."""
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
+
+from .transforms.loading import BadImageError
+
+
+class SkipBadImages:
+    """Mixin of a mmpretrain data set: trains on although some images are bad.
+
+    An image that ``LoadWholeImage`` refuses is named in the log, counted, and
+    replaced by another one, drawn by its index. The count is shared by the
+    worker processes of one rank. In test mode the first bad image is an error.
+
+    Args:
+        max_bad_fraction: Share of the data set; with more bad images, and more
+            than one, training stops.
+    """
+
+    _bad: torch.Tensor | None = None  # (len(self),) bool, in shared memory
+
+    def __init__(self, *args, max_bad_fraction: float = 0.01, **kwargs) -> None:
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(
+                f'max_bad_fraction is a share in [0, 1], got {max_bad_fraction}.'
+            )
+        self.max_bad_fraction = max_bad_fraction
+        super().__init__(*args, **kwargs)
+
+    def full_init(self) -> None:
+        """Load the list of images, before workers are started."""
+        super().full_init()
+        if self._bad is None:
+            self._bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    @property
+    def num_bad(self) -> int:
+        """How many different images of the data set were bad so far."""
+        return int(self._bad.sum())
+
+    def __getitem__(self, idx: int) -> dict:
+        """The image at ``idx`` through the pipeline, or another if it is bad.
+
+        Raises:
+            OSError: If too many images are bad; names some of them.
+            BadImageError: In test mode, if the image is bad.
+        """
+        if self.test_mode:
+            return super().__getitem__(idx)
+        others = random.Random(idx)
+        while True:
+            try:
+                return super().__getitem__(idx)
+            except BadImageError as error:
+                self._skip(idx, error)
+            idx = others.randrange(len(self))
+
+    def _skip(self, idx: int, error: BadImageError) -> None:
+        if not self._bad[idx]:
+            self._bad[idx] = True
+            print_log(
+                f'Skipped {error}. Bad so far: {self.num_bad} of {len(self)} images.',
+                logger='current',
+                level=logging.ERROR,  # warnings of other ranks are not shown
+            )
+        bad, size = self.num_bad, len(self)
+        if bad == size or bad > max(1, self.max_bad_fraction * size):
+            some = self._bad.nonzero().flatten()[:5].tolist()
+            paths = ', '.join(self.get_data_info(i)['img_path'] for i in some)
+            raise OSError(
+                f'{bad} of {size} images are bad, more than max_bad_fraction='
+                f'{self.max_bad_fraction} allows: {paths}, ... Restore or remove '
+                'them, or allow more with max_bad_fraction of the dataset.'
+            )
+
+
+@DATASETS.register_module()
+class UnlabeledImages(SkipBadImages, CustomDataset):
+    """Every image below ``data_root/data_prefix``, whatever the folders mean.
+
+    ImageNet's ``<class>/<name>.JPEG`` and any other tree will do. ``ann_file``,
+    a list of paths relative to the folder, one per line, spares the scan.
+
+    Args:
+        data_root: Folder of the data set.
+        data_prefix: Folder below it to scan, such as ``'train'``.
+        max_bad_fraction: See :class:`SkipBadImages`.
+        **kwargs: Of mmpretrain's ``CustomDataset``.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or has no image.
+    """
+
+    def __init__(self, data_root: str = '', data_prefix: str = '', **kwargs) -> None:
+        super().__init__(
+            data_root=data_root, data_prefix=data_prefix, with_label=False, **kwargs
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """List the images in the order of their paths: ``img_path`` each."""
+        if self.ann_file:
+            return super().load_data_list()
+        place = self.img_prefix
+        if not os.path.isdir(place):
+            problem = 'is missing'
+        elif paths := sorted(filter(self.is_valid_file, _files_below(place))):
+            return [dict(img_path=path) for path in paths]
+        else:
+            problem = f'has no image ({", ".join(sorted(self.extensions))})'
+        raise FileNotFoundError(
+            f'{place} {problem}: put the images there, as <class>/<name>.JPEG or in '
+            'any other folders, or set data_root (and data_prefix) of the dataset '
+            'to where they are.'
+        )
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Paths of all files in a tree; links to folders are followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files_below(entry.path)
+            else:
+                yield entry.path

@@ -1,0 +1,75 @@
+"""Tests a checkpoint: tools/test.py CONFIG CHECKPOINT, mmpretrain's and mmseg's."""
+
+from pathlib import Path
+
+from mmengine import dump
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+
+from mmdtm.engine.launch import argument_parser, build_runner, load_config
+
+
+def parse_args():
+    parser = argument_parser(__doc__)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='write the metrics (FILE.json) or all predictions (FILE.pkl) there',
+    )
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='draw the predictions over the images, there'
+    )
+    parser.add_argument(
+        '--interval',
+        type=int,
+        default=1,
+        help="draw every n-th only (mmpretrain: images; mmseg: its hook's choice)",
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over the config's tta_pipeline with its tta_model",
+    )
+    args = parser.parse_args()
+    if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
+        parser.error(f'--out {args.out}: name a .json (metrics) or .pkl (predictions)')
+    return args
+
+
+def merge_arguments(cfg, args) -> None:
+    """Merges what testing alone can be told into the config, in place."""
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.show_dir:
+        draw = dict(interval=args.interval)
+        if cfg.get('default_scope') == 'mmseg':
+            draw.update(type='SegVisualizationHook', draw=True)
+            cfg.visualizer.save_dir = args.show_dir
+        else:
+            draw.update(type='VisualizationHook', enable=True, out_dir=args.show_dir)
+        cfg.setdefault('default_hooks', {})
+        cfg.default_hooks.visualization = draw
+    if args.tta:
+        if not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
+            raise ValueError(
+                f'--tta: {args.config} has no tta_model and tta_pipeline. Add them, '
+                'or leave --tta out.'
+            )
+        cfg.model = {**cfg.tta_model, 'module': cfg.model}
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    merge_arguments(cfg, args)
+    runner = build_runner(cfg)
+    if args.out and args.out.endswith('.pkl'):
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = runner.test()
+    if args.out and args.out.endswith('.json') and is_main_process():
+        dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()
