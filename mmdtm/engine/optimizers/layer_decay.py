@@ -8,8 +8,12 @@ from torch import nn
 
 # Besides vectors (biases, norms, layer scales): tables and tokens that are
 # added to activations or attention, rather than multiplied with them.
-NO_DECAY_NAMES = ('relative_position_bias_table', 'pos_embed', 'cls_token',
-                  'mask_token')
+NO_DECAY_NAMES = (
+    'relative_position_bias_table',
+    'pos_embed',
+    'cls_token',
+    'mask_token',
+)
 
 
 # In mmengine's registry, where a config of any scope finds it without a prefix,
@@ -50,13 +54,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if set(self.paramwise_cfg) != {'layer_decay_rate'}:
             raise ValueError(
                 f'{name} needs paramwise_cfg=dict(layer_decay_rate=...), and takes no '
-                f'other key; got {sorted(self.paramwise_cfg)}.')
+                f'other key; got {sorted(self.paramwise_cfg)}.'
+            )
         if not 0 < self.paramwise_cfg['layer_decay_rate'] <= 1:
-            raise ValueError('layer_decay_rate must lie above 0 and be at most 1, got '
-                             f'{self.paramwise_cfg["layer_decay_rate"]}.')
+            raise ValueError(
+                'layer_decay_rate must lie above 0 and be at most 1, got '
+                f'{self.paramwise_cfg["layer_decay_rate"]}.'
+            )
         if self.base_lr is None or self.base_wd is None:
-            raise ValueError(f'{name} needs lr and weight_decay in the optimizer\'s '
-                             f'config, got {self.optimizer_cfg}.')
+            raise ValueError(
+                f"{name} needs lr and weight_decay in the optimizer's "
+                f'config, got {self.optimizer_cfg}.'
+            )
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         """Append the parameter groups of the whole model to ``params``."""
@@ -65,10 +74,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(
                 f'Layer-wise decay asks model.backbone.get_layer_depth, and '
                 f'{type(module).__name__} has '
-                + ('no backbone' if backbone is None else
-                   f'the backbone {type(backbone).__name__} without it')
+                + (
+                    'no backbone'
+                    if backbone is None
+                    else f'the backbone {type(backbone).__name__} without it'
+                )
                 + '. Use a backbone that has it, such as DTMViT, or another '
-                'constructor.')
+                'constructor.'
+            )
         rate = self.paramwise_cfg['layer_decay_rate']
         groups = {}
         for name, param in module.named_parameters():
@@ -76,12 +89,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 continue
             depth, num_depths = backbone.get_layer_depth(name, 'backbone.')
             decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
-            scale = rate**(num_depths - 1 - depth)
-            group = groups.setdefault((depth, decays), dict(
-                params=[],
-                lr=self.base_lr * scale,
-                weight_decay=self.base_wd if decays else 0.0,
-                layer_depth=depth))
+            scale = rate ** (num_depths - 1 - depth)
+            group = groups.setdefault(
+                (depth, decays),
+                dict(
+                    params=[],
+                    lr=self.base_lr * scale,
+                    weight_decay=self.base_wd if decays else 0.0,
+                    layer_depth=depth,
+                ),
+            )
             group['params'].append(param)
         if not groups:
             raise ValueError(f'{type(module).__name__} has no trainable parameter.')
@@ -90,10 +107,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     @staticmethod
     def _table(groups: list[dict]) -> str:
-        lines = [f'{"depth":>5} {"lr":>10} {"weight decay":>12} {"tensors":>8} '
-                 f'{"parameters":>12}']
+        lines = [
+            f'{"depth":>5} {"lr":>10} {"weight decay":>12} {"tensors":>8} '
+            f'{"parameters":>12}'
+        ]
         lines += [
             f'{g["layer_depth"]:>5} {g["lr"]:>10.3e} {g["weight_decay"]:>12g} '
             f'{len(g["params"]):>8} {sum(p.numel() for p in g["params"]):>12,}'
-            for g in groups]
+            for g in groups
+        ]
         return '\n'.join(lines)

@@ -31,8 +31,13 @@ class Attention(BaseModule):
             layer has none.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: str | bool,
-                 grid: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: str | bool,
+        grid: tuple[int, int] | None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias is True)
@@ -42,8 +47,11 @@ class Attention(BaseModule):
             self.v_bias = nn.Parameter(torch.zeros(embed_dims))
         else:
             self.q_bias = self.v_bias = None
-        self.relative_position_bias_table = None if grid is None else nn.Parameter(
-            torch.zeros(table_length(grid), num_heads))
+        self.relative_position_bias_table = (
+            None
+            if grid is None
+            else nn.Parameter(torch.zeros(table_length(grid), num_heads))
+        )
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Attend.
@@ -59,8 +67,9 @@ class Attention(BaseModule):
             qkv = self.qkv(x)
         else:
             no_k_bias = torch.zeros_like(self.v_bias)
-            qkv = F.linear(x, self.qkv.weight,
-                           torch.cat([self.q_bias, no_k_bias, self.v_bias]))
+            qkv = F.linear(
+                x, self.qkv.weight, torch.cat([self.q_bias, no_k_bias, self.v_bias])
+            )
         # (B, 1 + N, 3 * C) -> 3 of (B, H, 1 + N, C / H)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if bias is not None:
@@ -82,20 +91,32 @@ class TransformerLayer(BaseModule):
         norm_cfg: mmcv's config of the normalisation layers.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int,
-                 qkv_bias: str | bool, grid: tuple[int, int] | None,
-                 layer_scale_init_value: float, drop_path_rate: float,
-                 norm_cfg: dict) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        qkv_bias: str | bool,
+        grid: tuple[int, int] | None,
+        layer_scale_init_value: float,
+        drop_path_rate: float,
+        norm_cfg: dict,
+    ) -> None:
         super().__init__()
         self.ln1 = build_norm_layer(norm_cfg, embed_dims)
         self.attn = Attention(embed_dims, num_heads, qkv_bias, grid)
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)
-        self.ffn = FFN(embed_dims, feedforward_channels, add_identity=False,
-                       act_cfg=dict(type='GELU'))
+        self.ffn = FFN(
+            embed_dims,
+            feedforward_channels,
+            add_identity=False,
+            act_cfg=dict(type='GELU'),
+        )
         self.drop_path = DropPath(drop_path_rate)
         if layer_scale_init_value > 0:
-            self.gamma_1 = nn.Parameter(torch.full((embed_dims, ),
-                                                   float(layer_scale_init_value)))
+            self.gamma_1 = nn.Parameter(
+                torch.full((embed_dims,), float(layer_scale_init_value))
+            )
             self.gamma_2 = nn.Parameter(self.gamma_1.detach().clone())
         else:
             self.gamma_1 = self.gamma_2 = None
@@ -118,7 +139,8 @@ class SharedPositionBias(BaseModule):
     def __init__(self, grid: tuple[int, int], num_heads: int) -> None:
         super().__init__()
         self.relative_position_bias_table = nn.Parameter(
-            torch.zeros(table_length(grid), num_heads))
+            torch.zeros(table_length(grid), num_heads)
+        )
 
 
 @MODELS.register_module()
@@ -182,34 +204,46 @@ class DTMViT(BaseBackbone):
     """
 
     arch_zoo = {
-        **dict.fromkeys(['s', 'small'], dict(
-            embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536)),
-        **dict.fromkeys(['b', 'base'], dict(
-            embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072)),
-        **dict.fromkeys(['l', 'large'], dict(
-            embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096)),
+        **dict.fromkeys(
+            ['s', 'small'],
+            dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
+        ),
+        **dict.fromkeys(
+            ['b', 'base'],
+            dict(
+                embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072
+            ),
+        ),
+        **dict.fromkeys(
+            ['l', 'large'],
+            dict(
+                embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096
+            ),
+        ),
     }
     OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
     num_extra_tokens = 1  # the class token
 
-    def __init__(self,
-                 arch: str | dict = 'base',
-                 img_size: int | tuple[int, int] = 224,
-                 patch_size: int = 16,
-                 in_channels: int = 3,
-                 out_indices: int | Sequence[int] = -1,
-                 drop_path_rate: float = 0.0,
-                 qkv_bias: str | bool = 'qv_bias',
-                 layer_scale_init_value: float = 0.1,
-                 use_rel_pos_bias: bool = True,
-                 use_shared_rel_pos_bias: bool = False,
-                 out_type: str = 'avg_featmap',
-                 final_norm: bool = False,
-                 frozen_stages: int = -1,
-                 norm_cfg: dict | None = None,
-                 pretrain_img_size: int | tuple[int, int] | None = None,
-                 allow_missing: bool = False,
-                 init_cfg: dict | list[dict] | None = None) -> None:
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = -1,
+        drop_path_rate: float = 0.0,
+        qkv_bias: str | bool = 'qv_bias',
+        layer_scale_init_value: float = 0.1,
+        use_rel_pos_bias: bool = True,
+        use_shared_rel_pos_bias: bool = False,
+        out_type: str = 'avg_featmap',
+        final_norm: bool = False,
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        pretrain_img_size: int | tuple[int, int] | None = None,
+        allow_missing: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         self.arch_settings = self._arch_settings(arch)
         self.embed_dims = self.arch_settings['embed_dims']
@@ -218,16 +252,22 @@ class DTMViT(BaseBackbone):
         self.img_size = to_2tuple(img_size)
         self.patch_size = patch_size
         self.patch_resolution = self._grid(self.img_size, 'img_size')
-        self.pretrain_resolution = None if pretrain_img_size is None else self._grid(
-            to_2tuple(pretrain_img_size), 'pretrain_img_size')
+        self.pretrain_resolution = (
+            None
+            if pretrain_img_size is None
+            else self._grid(to_2tuple(pretrain_img_size), 'pretrain_img_size')
+        )
         self.out_indices = self._out_indices(out_indices)
         if out_type not in self.OUT_TYPES:
             raise ValueError(
-                f'out_type must be one of {self.OUT_TYPES}, got {out_type!r}.')
+                f'out_type must be one of {self.OUT_TYPES}, got {out_type!r}.'
+            )
         self.out_type = out_type
         if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(f'frozen_stages must lie in -1 to {self.num_layers}, the '
-                             f'number of layers, got {frozen_stages}.')
+            raise ValueError(
+                f'frozen_stages must lie in -1 to {self.num_layers}, the '
+                f'number of layers, got {frozen_stages}.'
+            )
         self.frozen_stages = frozen_stages
         self.final_norm = final_norm
         self.use_rel_pos_bias = use_rel_pos_bias
@@ -236,30 +276,43 @@ class DTMViT(BaseBackbone):
 
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
         self.patch_embed = PatchEmbed(
-            in_channels=in_channels, embed_dims=self.embed_dims, kernel_size=patch_size,
-            stride=patch_size, padding='corner')
+            in_channels=in_channels,
+            embed_dims=self.embed_dims,
+            kernel_size=patch_size,
+            stride=patch_size,
+            padding='corner',
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-        self.rel_pos_bias = SharedPositionBias(
-            self.patch_resolution, self.num_heads) if use_shared_rel_pos_bias else None
-        self.layers = ModuleList([
-            TransformerLayer(
-                self.embed_dims, self.num_heads,
-                self.arch_settings['feedforward_channels'],
-                qkv_bias=qkv_bias,
-                grid=self.patch_resolution if use_rel_pos_bias else None,
-                layer_scale_init_value=layer_scale_init_value,
-                drop_path_rate=rate,
-                norm_cfg=norm_cfg)
-            for rate in torch.linspace(0, drop_path_rate, self.num_layers).tolist()
-        ])
+        self.rel_pos_bias = (
+            SharedPositionBias(self.patch_resolution, self.num_heads)
+            if use_shared_rel_pos_bias
+            else None
+        )
+        self.layers = ModuleList(
+            [
+                TransformerLayer(
+                    self.embed_dims,
+                    self.num_heads,
+                    self.arch_settings['feedforward_channels'],
+                    qkv_bias=qkv_bias,
+                    grid=self.patch_resolution if use_rel_pos_bias else None,
+                    layer_scale_init_value=layer_scale_init_value,
+                    drop_path_rate=drop_path_rate * i / max(self.num_layers - 1, 1),
+                    norm_cfg=norm_cfg,
+                )
+                for i in range(self.num_layers)
+            ]
+        )
         if final_norm:
             self.ln1 = build_norm_layer(norm_cfg, self.embed_dims)
         if out_type == 'avg_featmap':
             self.ln2 = build_norm_layer(norm_cfg, self.embed_dims)
         # Follows from the grid alone, so checkpoints need not carry it.
-        self.register_buffer('position_index',
-                             position_index(self.patch_resolution).clone(),
-                             persistent=False)
+        self.register_buffer(
+            'position_index',
+            position_index(self.patch_resolution).clone(),
+            persistent=False,
+        )
         self._reset_parameters()
         self._freeze()
 
@@ -267,28 +320,38 @@ class DTMViT(BaseBackbone):
         needed = {'embed_dims', 'num_layers', 'num_heads', 'feedforward_channels'}
         if isinstance(arch, str):
             if arch.lower() not in self.arch_zoo:
-                raise ValueError(f'arch must be one of {sorted(self.arch_zoo)} or a '
-                                 f'dict with {sorted(needed)}, got {arch!r}.')
+                raise ValueError(
+                    f'arch must be one of {sorted(self.arch_zoo)} or a '
+                    f'dict with {sorted(needed)}, got {arch!r}.'
+                )
             return self.arch_zoo[arch.lower()]
         if not needed <= set(arch):
-            raise ValueError(f'An arch given as a dict needs {sorted(needed)}; '
-                             f'{sorted(needed - set(arch))} is missing.')
+            raise ValueError(
+                f'An arch given as a dict needs {sorted(needed)}; '
+                f'{sorted(needed - set(arch))} is missing.'
+            )
         if arch['embed_dims'] % arch['num_heads']:
-            raise ValueError(f'embed_dims {arch["embed_dims"]} is not a multiple of '
-                             f'num_heads {arch["num_heads"]}.')
+            raise ValueError(
+                f'embed_dims {arch["embed_dims"]} is not a multiple of '
+                f'num_heads {arch["num_heads"]}.'
+            )
         return dict(arch)
 
     def _grid(self, size: tuple[int, int], name: str) -> tuple[int, int]:
         if any(side < self.patch_size or side % self.patch_size for side in size):
-            raise ValueError(f'{name} {size[0]} x {size[1]} is not a multiple of the '
-                             f'patch size {self.patch_size}; choose one that is.')
+            raise ValueError(
+                f'{name} {size[0]} x {size[1]} is not a multiple of the '
+                f'patch size {self.patch_size}; choose one that is.'
+            )
         return size[0] // self.patch_size, size[1] // self.patch_size
 
     def _out_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
         given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if any(not -self.num_layers <= i < self.num_layers for i in given):
-            raise ValueError(f'out_indices must lie in {-self.num_layers} to '
-                             f'{self.num_layers - 1}, got {given}.')
+            raise ValueError(
+                f'out_indices must lie in {-self.num_layers} to '
+                f'{self.num_layers - 1}, got {given}.'
+            )
         return tuple(i % self.num_layers for i in given)
 
     @torch.no_grad()
@@ -313,12 +376,15 @@ class DTMViT(BaseBackbone):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        modules = [self.patch_embed, *self.layers[:self.frozen_stages]]
+        modules = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.rel_pos_bias is not None:
             modules.append(self.rel_pos_bias)
         if self.frozen_stages == self.num_layers:
-            modules += [norm for name in ('ln1', 'ln2')
-                        if (norm := getattr(self, name, None)) is not None]
+            modules += [
+                norm
+                for name in ('ln1', 'ln2')
+                if (norm := getattr(self, name, None)) is not None
+            ]
         return modules
 
     def _freeze(self) -> None:
@@ -334,13 +400,15 @@ class DTMViT(BaseBackbone):
             module.eval()
         return self
 
-    def _position_bias(self, layer: TransformerLayer,
-                       grid: tuple[int, int]) -> torch.Tensor | None:
+    def _position_bias(
+        self, layer: TransformerLayer, grid: tuple[int, int]
+    ) -> torch.Tensor | None:
         """The layer's own plus the shared bias: (H, 1 + N, 1 + N), or None."""
-        tables = [module.relative_position_bias_table
-                  for module in (layer.attn, self.rel_pos_bias)
-                  if module is not None
-                  and module.relative_position_bias_table is not None]
+        tables = [
+            module.relative_position_bias_table
+            for module in (layer.attn, self.rel_pos_bias)
+            if module is not None and module.relative_position_bias_table is not None
+        ]
         if not tables:
             return None
         table = sum(tables[1:], tables[0])
@@ -365,8 +433,9 @@ class DTMViT(BaseBackbone):
         tokens, grid = self.patch_embed(x)
         return self._forward_layers(tokens, grid)
 
-    def _forward_layers(self, tokens: torch.Tensor,
-                        grid: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    def _forward_layers(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, ...]:
         """From patch tokens (B, N, C) to the outputs."""
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         outs = []
@@ -383,7 +452,7 @@ class DTMViT(BaseBackbone):
             return x
         if self.out_type == 'cls_token':
             return x[:, 0]
-        patches = x[:, self.num_extra_tokens:]
+        patches = x[:, self.num_extra_tokens :]
         if self.out_type == 'featmap':
             return patches.transpose(1, 2).unflatten(2, grid).contiguous()
         return self.ln2(patches.mean(dim=1))
@@ -415,8 +484,9 @@ class DTMViT(BaseBackbone):
             depth = last
         return depth, last + 1
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args,
-                              **kwargs) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args, **kwargs
+    ) -> None:
         fit_state_dict(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -432,24 +502,29 @@ class DTMPretrainViT(DTMViT):
         See :class:`DTMViT`.
     """
 
-    def __init__(self,
-                 *args,
-                 use_shared_rel_pos_bias: bool = True,
-                 out_type: str = 'raw',
-                 final_norm: bool = True,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        use_shared_rel_pos_bias: bool = True,
+        out_type: str = 'raw',
+        final_norm: bool = True,
+        **kwargs,
+    ) -> None:
         super().__init__(
             *args,
             use_shared_rel_pos_bias=use_shared_rel_pos_bias,
             out_type=out_type,
             final_norm=final_norm,
-            **kwargs)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims),
-                                       requires_grad=self.frozen_stages < 0)
+            **kwargs,
+        )
+        self.mask_token = nn.Parameter(
+            torch.zeros(1, 1, self.embed_dims), requires_grad=self.frozen_stages < 0
+        )
         nn.init.trunc_normal_(self.mask_token, std=INIT_STD)
 
-    def forward(self, x: torch.Tensor,
-                mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Features of images, some of their patches masked.
 
         Args:
@@ -468,7 +543,8 @@ class DTMPretrainViT(DTMViT):
             if mask.shape != (len(x), *grid):
                 raise ValueError(
                     f'The mask must be of shape {(len(x), *grid)} (images, patch rows, '
-                    f'patch columns), got {tuple(mask.shape)}.')
+                    f'patch columns), got {tuple(mask.shape)}.'
+                )
             masked = mask.flatten(1).unsqueeze(-1).bool()
             tokens = torch.where(masked, self.mask_token, tokens)
         return self._forward_layers(tokens, grid)

@@ -21,8 +21,9 @@ SHARED_TABLE = f'rel_pos_bias.{TABLE}'
 OPTIONAL = ('mask_token', 'ln1.weight', 'ln1.bias', 'ln2.weight', 'ln2.bias')
 
 
-def fit_state_dict(backbone: 'DTMViT', state_dict: dict[str, torch.Tensor],
-                   prefix: str) -> None:
+def fit_state_dict(
+    backbone: 'DTMViT', state_dict: dict[str, torch.Tensor], prefix: str
+) -> None:
     """Make the backbone's part of a checkpoint fit the backbone, in place.
 
     - Where the checkpoint has a shared position table and the backbone has
@@ -48,14 +49,20 @@ def fit_state_dict(backbone: 'DTMViT', state_dict: dict[str, torch.Tensor],
             checkpoint is of another architecture.
     """
     wanted = backbone.state_dict()
-    given = {name.removeprefix(prefix): state_dict.pop(name)
-             for name in list(state_dict) if name.startswith(prefix)}
+    given = {
+        name.removeprefix(prefix): state_dict.pop(name)
+        for name in list(state_dict)
+        if name.startswith(prefix)
+    }
     where = f"under '{prefix}'" if prefix else 'without a prefix'
     who = f'{type(backbone).__name__} {where}'
     _check_about_backbone(given, wanted, who)
 
-    given = {name: value for name, value in given.items()
-             if not name.endswith('relative_position_index')}
+    given = {
+        name: value
+        for name, value in given.items()
+        if not name.endswith('relative_position_index')
+    }
     # Tables of another grid are of another length; that is not another
     # architecture, and the number of heads is compared after the resize.
     resized = _resize_tables(backbone, given, who)
@@ -73,7 +80,8 @@ def fit_state_dict(backbone: 'DTMViT', state_dict: dict[str, torch.Tensor],
         raise ValueError(
             f'{who}: the checkpoint lacks {_names(missing)}. Load a checkpoint that '
             'has them, or set allow_missing=True in the backbone to let them keep '
-            'their start values.')
+            'their start values.'
+        )
     for name in fresh + missing:
         given[name] = wanted[name]  # else strict loading would refuse
 
@@ -81,7 +89,9 @@ def fit_state_dict(backbone: 'DTMViT', state_dict: dict[str, torch.Tensor],
     print_log(
         f'{who}: {loaded} tensors loaded; summed: {summed}; resized: {resized}; '
         f'fresh: {_names(fresh)}; missing: {_names(missing)}; '
-        f'left over: {_names(left_over)}.', logger='current')
+        f'left over: {_names(left_over)}.',
+        logger='current',
+    )
     state_dict.update({prefix + name: value for name, value in given.items()})
 
 
@@ -97,22 +107,32 @@ def _check_about_backbone(given: dict, wanted: dict, who: str) -> None:
     if given.keys() & wanted.keys():
         return
     if any(name.startswith('blocks.') for name in given):
-        advice = ('It has the names of a BEiT checkpoint: convert it with '
-                  'tools/converters/beit_to_mmdtm.py.')
-    elif inner := sorted({name.split('layers.0.')[0] for name in given
-                          if '.layers.0.ln1.' in name}):
-        advice = ('The backbone is further inside: load it with init_cfg=dict('
-                  f"type='Pretrained', checkpoint=..., prefix='{inner[0]}').")
+        advice = (
+            'It has the names of a BEiT checkpoint: convert it with '
+            'tools/converters/beit_to_mmdtm.py.'
+        )
+    elif inner := sorted(
+        {name.split('layers.0.')[0] for name in given if '.layers.0.ln1.' in name}
+    ):
+        advice = (
+            'The backbone is further inside: load it with init_cfg=dict('
+            f"type='Pretrained', checkpoint=..., prefix='{inner[0]}')."
+        )
     else:
-        advice = ('For a checkpoint of a bare backbone, set the backbone\'s init_cfg='
-                  "dict(type='Pretrained', checkpoint=...), without a prefix.")
+        advice = (
+            "For a checkpoint of a bare backbone, set the backbone's init_cfg="
+            "dict(type='Pretrained', checkpoint=...), without a prefix."
+        )
     found = f'only {_names(sorted(given), 3)}' if given else 'nothing'
     raise ValueError(f'{who}: the checkpoint has {found} there. {advice}')
 
 
 def _table_names(given: dict) -> list[str]:
-    return [name for name in given
-            if re.fullmatch(rf'(layers\.\d+\.attn|rel_pos_bias)\.{TABLE}', name)]
+    return [
+        name
+        for name in given
+        if re.fullmatch(rf'(layers\.\d+\.attn|rel_pos_bias)\.{TABLE}', name)
+    ]
 
 
 def _source_grid(backbone: 'DTMViT', length: int, who: str) -> tuple[int, int]:
@@ -127,7 +147,8 @@ def _source_grid(backbone: 'DTMViT', length: int, who: str) -> tuple[int, int]:
     raise ValueError(
         f'{who}: the checkpoint has position tables of {length} entries, which is '
         'the length of no square grid. Set pretrain_img_size=(height, width) of the '
-        'backbone to the image size that the checkpoint was trained at.')
+        'backbone to the image size that the checkpoint was trained at.'
+    )
 
 
 def _resize_tables(backbone: 'DTMViT', given: dict, who: str) -> str:
@@ -135,14 +156,20 @@ def _resize_tables(backbone: 'DTMViT', given: dict, who: str) -> str:
     target = backbone.patch_resolution
     sources = []
     for name in _table_names(given):
+        # Sums and splines of half precision would round twice.
+        given[name] = given[name].to(
+            torch.promote_types(given[name].dtype, torch.float32)
+        )
         source = _source_grid(backbone, given[name].shape[0], who)
         if source != target:
             given[name] = resize_table(given[name], source, target)
             sources.append(source)
     if not sources:
         return 'none'
-    return (f'{len(sources)} position tables from {sources[0][0]} x {sources[0][1]} '
-            f'to {target[0]} x {target[1]} patches')
+    return (
+        f'{len(sources)} position tables from {sources[0][0]} x {sources[0][1]} '
+        f'to {target[0]} x {target[1]} patches'
+    )
 
 
 def _carry_shared_table(backbone: 'DTMViT', given: dict, who: str) -> str:
@@ -154,12 +181,19 @@ def _carry_shared_table(backbone: 'DTMViT', given: dict, who: str) -> str:
     own = [f'layers.{i}.attn.{TABLE}' for i in range(backbone.num_layers)]
     has_own = any(name in given for name in own)
     has_shared = SHARED_TABLE in given
-    if has_own and not backbone.use_rel_pos_bias or (
-            has_shared and not backbone.use_rel_pos_bias
-            and not backbone.use_shared_rel_pos_bias):
+    if (
+        has_own
+        and not backbone.use_rel_pos_bias
+        or (
+            has_shared
+            and not backbone.use_rel_pos_bias
+            and not backbone.use_shared_rel_pos_bias
+        )
+    ):
         raise ValueError(
             f'{who}: the checkpoint has position tables that this backbone has no '
-            'place for; set use_rel_pos_bias=True.')
+            'place for; set use_rel_pos_bias=True.'
+        )
     if has_shared and not backbone.use_shared_rel_pos_bias:
         shared = given.pop(SHARED_TABLE)
         if not has_own:
@@ -167,23 +201,29 @@ def _carry_shared_table(backbone: 'DTMViT', given: dict, who: str) -> str:
         else:
             given.update({name: given[name] + shared for name in own if name in given})
         return f"each layer's own position table and the shared one, {len(own)} layers"
-    if has_own != has_shared and backbone.use_rel_pos_bias and (
-            backbone.use_shared_rel_pos_bias):
+    if (
+        has_own != has_shared
+        and backbone.use_rel_pos_bias
+        and (backbone.use_shared_rel_pos_bias)
+    ):
         absent = own if has_shared else [SHARED_TABLE]
         like = given[SHARED_TABLE if has_shared else own[0]]
         given.update({name: torch.zeros_like(like) for name in absent})
     return 'none'
 
 
-def _check_architecture(backbone: 'DTMViT', given: dict, wanted: dict,
-                        who: str) -> None:
+def _check_architecture(
+    backbone: 'DTMViT', given: dict, wanted: dict, who: str
+) -> None:
     """Raise when shapes or the number of layers differ."""
     differ = [
         f'{name} is {tuple(given[name].shape)}, here {tuple(wanted[name].shape)}'
         for name in wanted.keys() & given.keys()
-        if given[name].shape != wanted[name].shape]
-    layers = {int(name.split('.')[1]) for name in given
-              if re.match(r'layers\.\d+\.', name)}
+        if given[name].shape != wanted[name].shape
+    ]
+    layers = {
+        int(name.split('.')[1]) for name in given if re.match(r'layers\.\d+\.', name)
+    }
     depth = max(layers, default=-1) + 1
     if layers and depth != backbone.num_layers:
         differ.insert(0, f'it has {depth} layers, here {backbone.num_layers}')
@@ -192,4 +232,5 @@ def _check_architecture(backbone: 'DTMViT', given: dict, wanted: dict,
             f'{who}: the checkpoint is of another architecture: '
             f'{"; ".join(sorted(differ)[:8])}'
             f'{f" and {len(differ) - 8} more" if len(differ) > 8 else ""}. Set arch, '
-            'patch_size and in_channels to those of the checkpoint.')
+            'patch_size and in_channels to those of the checkpoint.'
+        )

@@ -31,12 +31,13 @@ def position_index(grid: tuple[int, int]) -> torch.Tensor:
         between callers: do not write into it.
     """
     h, w = grid
-    rows = torch.arange(h).repeat_interleave(w)
-    cols = torch.arange(w).repeat(h)
+    # Always on the CPU, whatever torch's default device: the cache outlives it.
+    rows = torch.arange(h, device='cpu').repeat_interleave(w)
+    cols = torch.arange(w, device='cpu').repeat(h)
     row_offset = rows[:, None] - rows[None, :] + h - 1
     col_offset = cols[:, None] - cols[None, :] + w - 1
     length = table_length(grid)
-    index = torch.empty(1 + h * w, 1 + h * w, dtype=torch.int64)
+    index = torch.empty(1 + h * w, 1 + h * w, dtype=torch.int64, device='cpu')
     index[1:, 1:] = row_offset * (2 * w - 1) + col_offset
     index[0, :] = length - 3
     index[:, 0] = length - 2
@@ -61,7 +62,7 @@ def _geometric_offsets(source: int, target: int) -> np.ndarray:
             high = q
         else:
             low = q
-    outwards = np.cumsum(q**np.arange(steps))
+    outwards = np.cumsum(q ** np.arange(steps))
     return np.concatenate([-outwards[::-1], [0.0], outwards])
 
 
@@ -74,17 +75,18 @@ def _axis_resize(source: int, target: int) -> torch.Tensor:
     pass through it. Beyond the outermost source offset its value is kept.
     """
     if source == target:
-        return torch.eye(source, dtype=torch.float64)
+        return torch.eye(source, dtype=torch.float64, device='cpu')
     if source == 1:
-        return torch.ones(target, 1, dtype=torch.float64)
+        return torch.ones(target, 1, dtype=torch.float64, device='cpu')
     x = _geometric_offsets(source, target)
     wanted = np.clip(np.arange(target) - target // 2, x[0], x[-1])
     spline = make_interp_spline(x, np.eye(source), k=min(3, source - 1))
     return torch.from_numpy(spline(wanted))
 
 
-def resize_table(table: torch.Tensor, source: tuple[int, int],
-                 target: tuple[int, int]) -> torch.Tensor:
+def resize_table(
+    table: torch.Tensor, source: tuple[int, int], target: tuple[int, int]
+) -> torch.Tensor:
     """Resize a relative position bias table to another grid.
 
     Geometrically spaced offsets and cubic splines, as BEiT does for
@@ -108,7 +110,8 @@ def resize_table(table: torch.Tensor, source: tuple[int, int],
         raise ValueError(
             f'A relative position bias table for {source[0]} x {source[1]} patches '
             f'has {table_length(source)} entries per head, got shape '
-            f'{tuple(table.shape)}.')
+            f'{tuple(table.shape)}.'
+        )
     if source == target:
         return table
     patches, class_entries = table[:-NUM_CLASS_ENTRIES], table[-NUM_CLASS_ENTRIES:]
@@ -117,7 +120,8 @@ def resize_table(table: torch.Tensor, source: tuple[int, int],
     dtype = torch.float32 if table.device.type == 'mps' else torch.float64
     by_row, by_col = (
         _axis_resize(2 * s - 1, 2 * t - 1).to(table.device, dtype)
-        for s, t in zip(source, target, strict=True))
+        for s, t in zip(source, target, strict=True)
+    )
     patches = patches.to(dtype).unflatten(0, (2 * source[0] - 1, 2 * source[1] - 1))
     with torch.autocast(table.device.type, enabled=False):
         patches = torch.einsum('ys,xt,sth->yxh', by_row, by_col, patches)

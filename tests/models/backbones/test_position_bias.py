@@ -1,0 +1,117 @@
+"""Position tables: the index against timm's, the resize against SciPy's."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import RectBivariateSpline
+from timm.models.beit import gen_relative_position_index
+
+from mmdtm.models.backbones.position_bias import (
+    position_index,
+    resize_table,
+    table_length,
+)
+
+
+@pytest.mark.parametrize('grid', [(1, 1), (2, 2), (14, 14), (3, 5), (5, 2)])
+def test_position_index__is_timms(grid):
+    assert torch.equal(position_index(grid), gen_relative_position_index(grid))
+
+
+def stretched_offsets(source: int, target: int) -> list[float]:
+    """BEiT's source coordinates, one offset after the other."""
+    left, right = 1.01, 1.5
+    while right - left > 1e-6:
+        q = (left + right) / 2
+        reach = sum(q**i for i in range(source // 2))
+        left, right = (left, q) if reach > target // 2 else (q, right)
+    positive, at = [], 0.0
+    for i in range(source // 2):
+        at += q**i
+        positive.append(at)
+    return [-x for x in reversed(positive)] + [0.0] + positive
+
+
+def plain_resize(table: np.ndarray, source: tuple, target: tuple) -> np.ndarray:
+    """One head after the other through SciPy's bivariate spline, in float64."""
+    rows, cols = 2 * source[0] - 1, 2 * source[1] - 1
+    new_rows, new_cols = 2 * target[0] - 1, 2 * target[1] - 1
+    heads = []
+    for head in range(table.shape[1]):
+        patches = table[:-3, head].reshape(rows, cols)
+        spline = RectBivariateSpline(
+            stretched_offsets(rows, new_rows),
+            stretched_offsets(cols, new_cols),
+            patches,
+            kx=3,
+            ky=3,
+            s=0,
+        )
+        new = spline(
+            np.arange(new_rows) - new_rows // 2, np.arange(new_cols) - new_cols // 2
+        )
+        heads.append(np.concatenate([new.ravel(), table[-3:, head]]))
+    return np.stack(heads, axis=1)
+
+
+@pytest.mark.parametrize(
+    ('source', 'target'),
+    [
+        ((14, 14), (32, 32)),  # 224 to 512 pixels
+        ((14, 14), (24, 24)),  # 224 to 384 pixels
+        ((14, 14), (16, 16)),
+        ((24, 24), (14, 14)),
+        ((14, 14), (32, 43)),
+        ((4, 7), (9, 5)),
+    ],
+)
+def test_resize_table__equals_scipys_splines(source, target):
+    table = torch.randn(table_length(source), 3, dtype=torch.float64)
+    resized = resize_table(table, source, target)
+    assert resized.shape == (table_length(target), 3)
+    expected = plain_resize(table.numpy(), source, target)
+    np.testing.assert_allclose(resized.numpy(), expected, rtol=0, atol=1e-9)
+
+
+def test_resize_table__keeps_class_entries_centre_and_dtype():
+    table = torch.randn(table_length((14, 14)), 2)
+    resized = resize_table(table, (14, 14), (24, 24))
+    assert resized.dtype == torch.float32
+    assert torch.equal(resized[-3:], table[-3:])
+    # Offset 0 lies at 0 before and after.
+    centre = table[:-3].reshape(27, 27, 2)[13, 13]
+    torch.testing.assert_close(resized[:-3].reshape(47, 47, 2)[23, 23], centre)
+
+
+def test_resize_table__same_grid_is_the_table_itself():
+    table = torch.randn(table_length((3, 5)), 2)
+    assert resize_table(table, (3, 5), (3, 5)) is table
+
+
+@pytest.mark.parametrize('source', [(1, 1), (2, 2), (1, 3)])
+def test_resize_table__tiny_grids_stay_within_their_values(source):
+    table = torch.rand(table_length(source), 1) + 1
+    resized = resize_table(table, source, (6, 6))
+    assert torch.isfinite(resized).all()
+    # A constant table must stay constant, whatever the grids.
+    constant = resize_table(torch.full_like(table, 0.7), source, (6, 6))
+    torch.testing.assert_close(constant, torch.full_like(constant, 0.7))
+
+
+def test_resize_table__passes_gradients():
+    table = torch.randn(
+        table_length((4, 4)), 2, dtype=torch.float64, requires_grad=True
+    )
+    assert torch.autograd.gradcheck(lambda t: resize_table(t, (4, 4), (5, 6)), table)
+
+
+def test_resize_table__is_exact_under_autocast():
+    table = torch.randn(table_length((4, 4)), 2)
+    expected = resize_table(table, (4, 4), (6, 6))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(resize_table(table, (4, 4), (6, 6)), expected)
+
+
+def test_resize_table__wrong_length_is_named():
+    with pytest.raises(ValueError, match=r'3 x 3 patches has 28 .* \(52, 2\)'):
+        resize_table(torch.zeros(52, 2), (3, 3), (4, 4))
