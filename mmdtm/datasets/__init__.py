@@ -1,11 +1,16 @@
 """Data sets and transforms; importing this registers them into mmpretrain."""
 
-from . import transforms
-from .cifar import OfficialCIFAR10, OfficialCIFAR100
-from .image_folder import ImageFolder
-from .inaturalist import INaturalist
-from .nabirds import NABirds
-from .stanford_dogs import StanfordDogs
+from mmdtm import compat
+
+compat.apply()
+
+from . import transforms  # noqa: E402
+from .cifar import OfficialCIFAR10, OfficialCIFAR100  # noqa: E402
+from .image_folder import ImageFolder  # noqa: E402
+from .inaturalist import INaturalist  # noqa: E402
+from .nabirds import NABirds  # noqa: E402
+from .stanford_dogs import StanfordDogs  # noqa: E402
+from .unlabeled import SkipBadImages, UnlabeledImages  # noqa: E402
 
 __all__ = [
     'INaturalist',
@@ -13,6 +18,8 @@ __all__ = [
     'NABirds',
     'OfficialCIFAR10',
     'OfficialCIFAR100',
+    'SkipBadImages',
     'StanfordDogs',
+    'UnlabeledImages',
     'transforms',
 ]

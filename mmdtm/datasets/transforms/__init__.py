@@ -1,5 +1,7 @@
 """Transforms of the data pipeline."""
 
 from .block_mask import BlockMaskGenerator
+from .check_seg_labels import CheckSegLabels
+from .loading import BadImageError, LoadWholeImage
 
-__all__ = ['BlockMaskGenerator']
+__all__ = ['BadImageError', 'BlockMaskGenerator', 'CheckSegLabels', 'LoadWholeImage']

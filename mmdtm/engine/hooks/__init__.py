@@ -1,1 +1,8 @@
 """Hooks of the runner."""
+
+from .data_check_hook import DataCheckHook
+from .feature_probe_hook import FeatureProbeHook
+from .non_finite_loss_hook import NonFiniteLossHook
+from .throughput_hook import ThroughputHook
+
+__all__ = ['DataCheckHook', 'FeatureProbeHook', 'NonFiniteLossHook', 'ThroughputHook']

@@ -1,0 +1,75 @@
+"""Wrong data found before the first step."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch import nn
+
+from mmdtm.datasets import checks
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Compare data sets, model and checkpoint before a run starts.
+
+    - No split is empty.
+    - For segmentation, every image has its mask and every mask its image.
+    - All splits have the same classes in the same order.
+    - The heads have as many outputs as the data have classes.
+    - A checkpoint to test was trained on the classes of the test data.
+
+    Raises:
+        ValueError: Names what does not fit, and the way out.
+        FileNotFoundError: Likewise, for images without masks or the reverse.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the data sets that this run has built."""
+        datasets = []
+        for split in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{split}_loop')
+            if not hasattr(loop, 'dataloader'):  # not of this run
+                continue
+            dataset = loop.dataloader.dataset
+            checks.check_not_empty(dataset, split)
+            if hasattr(dataset, 'seg_map_suffix'):
+                checks.check_pairs(dataset)
+            check_head(runner.model, dataset)
+            datasets.append(dataset)
+        for dataset in datasets[1:]:
+            checks.check_same_classes(datasets[0], dataset)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the classes a checkpoint was trained on with those of the data."""
+        trained = (checkpoint.get('meta', {}).get('dataset_meta') or {}).get('classes')
+        if not trained or not hasattr(runner._test_loop, 'dataloader'):
+            return
+        dataset = runner._test_loop.dataloader.dataset
+        classes = dataset.metainfo.get('classes')
+        if classes and list(classes) != list(trained):
+            raise ValueError(
+                'The checkpoint was trained on other classes than those of '
+                f'{checks.place(dataset)}: {checks.difference(trained, classes)} Test on '
+                "the data set's counterpart, or set its classes to the training's."
+            )
+
+
+def check_head(model: nn.Module, dataset) -> None:
+    """Raise if a head has not one output per class.
+
+    Raises:
+        ValueError: Names the head and the option to set.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    classes = dataset.metainfo.get('classes')
+    for name, module in model.named_children():
+        outputs = getattr(module, 'num_classes', None)
+        if classes and isinstance(outputs, int) and outputs != len(classes):
+            raise ValueError(
+                f'model.{name} has {outputs} classes, and the data in '
+                f'{checks.place(dataset)} {len(classes)}: set model.{name}.num_classes='
+                f'{len(classes)}.'
+            )

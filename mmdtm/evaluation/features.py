@@ -1,0 +1,142 @@
+"""Frozen features of a labelled data set, one vector per image."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine import dist
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+
+class Features(NamedTuple):
+    """One vector and one label per image, in the data set's order.
+
+    Attributes:
+        vectors: (n, D) float32.
+        labels: (n,) int64.
+    """
+
+    vectors: torch.Tensor
+    labels: torch.Tensor
+
+
+def pool(outputs: torch.Tensor | tuple, num_extra_tokens: int = 0) -> torch.Tensor:
+    """One vector per image from what a backbone returns.
+
+    The last output counts. Feature maps (B, D, h, w) and tokens (B, N, D) are
+    averaged over the patches, class token excluded, and normalised as
+    fine-tuning does (a layer norm without weights); vectors (B, D) are taken
+    as they are.
+
+    Args:
+        outputs: A tensor, or a tuple of them.
+        num_extra_tokens: Leading tokens of (B, N, D) that are no patches.
+
+    Returns:
+        Tensor: (B, D) float32.
+
+    Raises:
+        ValueError: If the last output has another number of dimensions.
+    """
+    x = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
+    if x.dim() == 2:
+        return x.float()
+    if x.dim() == 4:
+        x = x.float().mean((2, 3))
+    elif x.dim() == 3:
+        x = x[:, num_extra_tokens:].float().mean(1)
+    else:
+        raise ValueError(
+            'Features are pooled from (B, D), (B, N, D) or (B, D, h, w); the '
+            f'backbone returned {tuple(x.shape)}.'
+        )
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+@torch.no_grad()
+def extract_features(
+    model: nn.Module, loader: DataLoader, progress: Callable[[int], None] | None = None
+) -> Features:
+    """Run a model's backbone, frozen, over a data set.
+
+    Processes of a distributed run share the images, and each gets the whole
+    result. The model's training mode and torch's random state are left as
+    they were.
+
+    Args:
+        model: Has ``backbone`` and ``data_preprocessor``.
+        loader: Gives ``inputs`` (B, 3, H, W) and ``data_samples`` with
+            ``gt_label``, in order (no shuffling).
+        progress: Called with the number of images of each batch.
+
+    Returns:
+        Features: On the model's device.
+
+    Raises:
+        ValueError: If the data have no labels.
+    """
+    training = model.training
+    model.eval()
+    extra = getattr(model.backbone, 'num_extra_tokens', 0)
+    vectors, labels = [], []
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed from it
+        for batch in loader:
+            samples = batch['data_samples']
+            if 'gt_label' not in samples[0]:
+                raise ValueError(
+                    'The data have no labels (with_label=False?); k-NN and linear '
+                    'probe need a labelled set, such as train/<class>/*.'
+                )
+            inputs = model.data_preprocessor(
+                {'inputs': batch['inputs'], 'data_samples': None}
+            )['inputs']
+            # Self-supervised preprocessors give several views; the first is plain.
+            view = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+            vectors.append(pool(model.backbone(view), extra))
+            labels.append(torch.cat([sample.gt_label for sample in samples]))
+            if progress is not None:
+                progress(len(samples))
+    model.train(training)
+    if not vectors:
+        raise ValueError('No image to take features from: the data set is empty.')
+    vectors = torch.cat(vectors)
+    labels = torch.cat(labels).to(vectors.device)
+    return Features(*(_gather(part, len(loader.dataset)) for part in (vectors, labels)))
+
+
+def _gather(part: torch.Tensor, total: int) -> torch.Tensor:
+    """Put the processes' interleaved shares together, without the padding."""
+    if dist.get_world_size() == 1:
+        return part
+    return torch.stack(dist.all_gather(part), dim=1).flatten(0, 1)[:total]
+
+
+def build_loader(cfg: dict, images_per_class: int | None = None) -> DataLoader:
+    """Build a loader of labelled images, in order.
+
+    Args:
+        cfg: A dataloader's config; its dataset is one of mmpretrain's.
+        images_per_class: Keep the first so many images of each class; None
+            keeps all.
+
+    Raises:
+        ValueError: If ``images_per_class`` is below 1.
+    """
+    dataset = DATASETS.build(cfg['dataset'])
+    if images_per_class is not None:
+        if images_per_class < 1:
+            raise ValueError(
+                f'images_per_class must be 1 or more, got {images_per_class}.'
+            )
+        seen, kept = Counter(), []
+        for index, label in enumerate(dataset.get_gt_labels().tolist()):
+            seen[label] += 1
+            if seen[label] <= images_per_class:
+                kept.append(index)
+        dataset.get_subset_(kept)  # before the sampler counts
+    return Runner.build_dataloader({**cfg, 'dataset': dataset}, seed=0)

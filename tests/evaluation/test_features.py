@@ -1,0 +1,138 @@
+"""Features of frozen backbones, on class folders of plain colours."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import mmdtm.plugin  # noqa: F401
+from mmdtm.evaluation.feature_probe import probe_features
+from mmdtm.evaluation.features import build_loader, extract_features, pool
+
+COLOURS = {'blue': (0, 0, 255), 'green': (0, 255, 0), 'red': (255, 0, 0)}
+
+
+def draw(root, split: str, images: int, colours=COLOURS) -> None:
+    for name, colour in colours.items():
+        (root / split / name).mkdir(parents=True)
+        for i in range(images):
+            shade = tuple(max(0, value - 20 * i) for value in colour)
+            path = root / split / name / f'{i}.png'
+            Image.new('RGB', (16, 16), shade).save(path)
+
+
+def loader(root, split: str, images_per_class=None, **dataset):
+    return build_loader(
+        dict(
+            batch_size=2,
+            num_workers=0,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(
+                type='mmpretrain.ImageFolder',
+                data_root=str(root),
+                data_prefix=split,
+                pipeline=[
+                    dict(type='mmpretrain.LoadImageFromFile'),
+                    dict(type='mmpretrain.PackInputs'),
+                ],
+                **dataset,
+            ),
+        ),
+        images_per_class,
+    )
+
+
+class Mean(nn.Module):
+    """A model whose feature is the image's mean colour."""
+
+    class Backbone(nn.Module):
+        def forward(self, x):
+            assert not self.training
+            return (x.mean((2, 3)),)
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = self.Backbone()
+        self.data_preprocessor = lambda data: {
+            'inputs': [data['inputs'].float() / 255, None]  # two views, as DTM's
+        }
+
+
+def test_one_vector_per_image_in_order(tmp_path):
+    draw(tmp_path, 'train', 3)
+    model = Mean().train()
+    seen = []
+    state = torch.get_rng_state()
+    features = extract_features(model, loader(tmp_path, 'train'), seen.append)
+    assert features.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    bgr = torch.eye(3).repeat_interleave(3, 0)
+    shades = torch.tensor([255, 235, 215]).repeat(3)[:, None] / 255
+    torch.testing.assert_close(features.vectors, bgr * shades)
+    assert sum(seen) == 9
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_probe_learns_from_one_split_and_tests_on_the_other(tmp_path):
+    draw(tmp_path, 'train', 3)
+    draw(tmp_path, 'val', 2)
+    train, val = loader(tmp_path, 'train'), loader(tmp_path, 'val')
+    result = probe_features(Mean(), train, val, k=3)
+    assert result['knn_top1'] == result['linear_top1'] == 100
+    # Seconds that passed, and not none.
+    assert all(0 < result[name] < 60 for name in ('features_s', 'knn_s', 'linear_s'))
+
+
+def test_wrong_answers_are_counted(tmp_path):
+    draw(tmp_path, 'train', 1)
+    swapped = dict(COLOURS, red=COLOURS['blue'])  # the reds are blue
+    draw(tmp_path, 'val', 1, swapped)
+    train, val = loader(tmp_path, 'train'), loader(tmp_path, 'val')
+    result = probe_features(Mean(), train, val)
+    assert result['knn_top1'] == pytest.approx(200 / 3)
+    assert result['linear_top1'] == pytest.approx(200 / 3)
+
+
+def test_other_class_folders_are_refused(tmp_path):
+    draw(tmp_path, 'train', 1)
+    draw(tmp_path, 'val', 1, {'green': COLOURS['green'], 'red': COLOURS['red']})
+    val = loader(tmp_path, 'val', classes_from='val')
+    with pytest.raises(ValueError, match=r"(?s)train .*val .*only the first.*'blue'"):
+        probe_features(Mean(), loader(tmp_path, 'train'), val)
+
+
+def test_images_per_class_keeps_the_first_of_each(tmp_path):
+    draw(tmp_path, 'train', 3)
+    features = extract_features(Mean(), loader(tmp_path, 'train', 2))
+    assert features.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert features.vectors.amax(1).mul(255).round().tolist() == [255, 235] * 3
+    with pytest.raises(ValueError, match='1 or more'):
+        loader(tmp_path, 'train', 0)
+
+
+def test_pool():
+    tokens = torch.randn(2, 1 + 6, 5)
+    mean = F.layer_norm(tokens[:, 1:].mean(1), (5,), eps=1e-6)
+    torch.testing.assert_close(pool((tokens * 9, tokens), 1), mean)
+    featmap = tokens[:, 1:].transpose(1, 2).unflatten(2, (2, 3))
+    torch.testing.assert_close(pool(featmap), mean)
+    vectors = torch.randn(2, 5)
+    assert torch.equal(pool((vectors,)), vectors)
+    with pytest.raises(ValueError, match=r'\(5,\)'):
+        pool(torch.zeros(5))
+
+
+def test_unlabelled_data_are_named(tmp_path):
+    draw(tmp_path, 'train', 1)
+    data = loader(tmp_path, 'train')
+    data.dataset.pipeline.transforms[-1].transform = lambda results: {
+        'inputs': torch.zeros(3, 16, 16),
+        'data_samples': {},
+    }
+    data.collate_fn = lambda items: {
+        key: [item[key] for item in items] for key in items[0]
+    }
+    with pytest.raises(ValueError, match='have no labels'):
+        extract_features(Mean(), data)

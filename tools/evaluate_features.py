@@ -1,0 +1,172 @@
+"""k-NN and a short linear probe on the frozen features of a checkpoint.
+
+tools/evaluate_features.py configs/linear_probe/dtm_vit-b_50e_in1k.py CKPT.pth
+
+The config, any classification config, gives the backbone and the data; its
+training images serve with the pipeline of testing. No training: minutes
+instead of days. Without a checkpoint the random start is evaluated, to
+compare with.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmdtm.engine.launch import load_config
+
+import mmdtm.plugin  # noqa: F401  isort: skip
+import torch
+from mmengine.config import ConfigDict, DictAction
+from mmengine.logging import MMLogger
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmpretrain.registry import MODELS
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import nn
+
+from mmdtm.evaluation.feature_probe import probe_features
+from mmdtm.evaluation.features import build_loader
+
+
+def parse_args() -> argparse.Namespace:
+    summary, _, more = __doc__.partition('\n\n')
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='classification config file')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='pre-trained or fine-tuned; none: random start'
+    )
+    parser.add_argument('--data-root', help="instead of the config's, for both splits")
+    parser.add_argument(
+        '--images-per-class', type=int, help='use so many training images of each class'
+    )
+    parser.add_argument('--k', type=int, default=20, help='neighbours (20)')
+    parser.add_argument(
+        '--temperature', type=float, default=0.07, help='of their votes (0.07)'
+    )
+    parser.add_argument(
+        '--l2', type=float, default=1e-3, help="the linear probe's penalty (1e-3)"
+    )
+    parser.add_argument(
+        '--max-iter', type=int, default=100, help='L-BFGS iterations (100)'
+    )
+    parser.add_argument('--batch-size', type=int, help="instead of the config's")
+    parser.add_argument('--seed', type=int, default=0, help='of a random start (0)')
+    parser.add_argument('--device', help='cuda, cpu, ...; cuda where there is one')
+    parser.add_argument('--out', type=Path, help='write the figures there as JSON')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE'
+    )
+    args = parser.parse_args()
+    args.work_dir, args.launcher, args.local_rank = None, 'none', 0
+    return args
+
+
+class FrozenBackbone(nn.Module):
+    """The parts of a classifier that make features."""
+
+    def __init__(self, cfg: ConfigDict) -> None:
+        super().__init__()
+        # mmpretrain's own configs have it beside the model.
+        preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        self.data_preprocessor = MODELS.build(
+            dict(type='ClsDataPreprocessor') | preprocessor
+        )
+        self.backbone = MODELS.build(cfg.model.backbone | dict(init_cfg=None))
+
+
+def load_backbone(backbone: nn.Module, checkpoint: str) -> None:
+    """Load a checkpoint's backbone, as ``init_cfg`` does.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+    """
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f'{checkpoint}: no such checkpoint. Training writes them to '
+            'work_dirs/<config name>/.'
+        )
+    PretrainedInit(checkpoint, prefix='backbone.')(backbone)
+
+
+def build_loaders(cfg: ConfigDict, args: argparse.Namespace, device: str) -> tuple:
+    """Loaders of the training and validation images, both with val's pipeline."""
+    loaders = []
+    for split in ('train', 'val'):
+        loader = cfg.val_dataloader.copy()
+        loader.dataset = cfg[f'{split}_dataloader'].dataset.copy()
+        loader.dataset.pipeline = cfg.val_dataloader.dataset.pipeline
+        if args.data_root is not None:
+            loader.dataset.data_root = args.data_root
+        if args.batch_size is not None:
+            loader.batch_size = args.batch_size
+        loader.pin_memory = device.startswith('cuda')
+        limit = args.images_per_class if split == 'train' else None
+        loaders.append(build_loader(loader, limit))
+    return loaders
+
+
+def main() -> None:
+    args = parse_args()
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    cfg = load_config(args)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    MMLogger.get_instance('mmdtm', log_level='INFO')
+    set_random_seed(args.seed)
+    train, val = build_loaders(cfg, args, device)
+    model = FrozenBackbone(cfg)
+    if args.checkpoint is not None:
+        load_backbone(model.backbone, args.checkpoint)
+    model.to(device).requires_grad_(False)
+
+    console = Console()
+    total = len(train.dataset) + len(val.dataset)
+    with Progress(console=console) as progress:
+        task = progress.add_task(f'Features of {total} images', total=total)
+        result = probe_features(
+            model,
+            train,
+            val,
+            k=args.k,
+            temperature=args.temperature,
+            l2=args.l2,
+            max_iter=args.max_iter,
+            progress=lambda images: progress.advance(task, images),
+        )
+
+    source = args.checkpoint or f'random start, seed {args.seed}'
+    table = Table(title=f'Frozen features: {source}')
+    for name in ('', 'top-1 (%)', 'seconds'):
+        table.add_column(name, justify='left' if not name else 'right')
+    table.add_row('features', '', f'{result["features_s"]:.1f}')
+    for name, key in ((f'k-NN (k={args.k})', 'knn'), ('linear probe', 'linear')):
+        table.add_row(name, f'{result[key + "_top1"]:.2f}', f'{result[key + "_s"]:.1f}')
+    table.caption = (
+        f'learnt from {len(train.dataset)} images, tested on {len(val.dataset)}'
+    )
+    console.print(table)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        figures = dict(
+            config=args.config,
+            checkpoint=args.checkpoint,
+            seed=args.seed,
+            train_images=len(train.dataset),
+            val_images=len(val.dataset),
+            k=args.k,
+            temperature=args.temperature,
+            l2=args.l2,
+            max_iter=args.max_iter,
+            **result,
+        )
+        args.out.write_text(json.dumps(figures, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
