@@ -1,0 +1,21 @@
+"""Fine-tuning of a DTM ViT-B/16 on ImageNet-1K, 100 epochs (table 13).
+
+Paper:     arXiv 2401.00254, section 5; compare table 5's fine-tuning column
+Hardware:  8 GPUs, 128 images each
+Data:      data/imagenet/{train,val}/<class>/*.JPEG
+Command:   tools/dist_train.sh configs/finetune/dtm_vit-b_100e_in1k.py 8 \
+               --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+Then:      tools/dist_test.sh configs/finetune/dtm_vit-b_100e_in1k.py \
+               work_dirs/dtm_vit-b_100e_in1k/epoch_100.pth 8
+Own data:  docs/finetuning.md
+"""
+
+_base_ = [
+    '../_base_/models/dtm_vit-b_in1k.py',
+    '../_base_/datasets/imagenet_ft.py',
+    '../_base_/schedules/adamw_1024_ft.py',
+    '../_base_/default_runtime.py',
+]
+
+# Wrong labels are found before the first step, not by a poor accuracy.
+custom_hooks = [dict(type='DataCheckHook')]

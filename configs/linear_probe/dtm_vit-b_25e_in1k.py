@@ -1,0 +1,13 @@
+"""Linear probe of a DTM ViT-B/16 on ImageNet-1K, 25 epochs.
+
+The 50-epoch recipe, shortened; its header says what was chosen and why.
+Hardware:  8 GPUs, 512 images each; only the head trains
+Command:   tools/dist_train.sh configs/linear_probe/dtm_vit-b_25e_in1k.py 8 \
+               --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+"""
+
+_base_ = ['./dtm_vit-b_50e_in1k.py']
+
+train_cfg = dict(max_epochs=25)
+_base_.param_scheduler[1].update(end=25, T_max=20)
+param_scheduler = _base_.param_scheduler

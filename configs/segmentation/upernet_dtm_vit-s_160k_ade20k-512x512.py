@@ -1,0 +1,17 @@
+"""UperNet with a DTM ViT-S/16 on ADE20K, 160K iterations, 512x512 (table 14).
+
+Paper:     arXiv 2401.00254, section 5; compare table 5's segmentation column
+Hardware:  8 GPUs, 2 images each
+Command:   tools/dist_train.sh \
+               configs/segmentation/upernet_dtm_vit-s_160k_ade20k-512x512.py 8 \
+               --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+"""
+
+_base_ = ['./upernet_dtm_vit-b_160k_ade20k-512x512.py']
+
+model = dict(
+    backbone=dict(arch='small'),
+    neck=dict(embed_dim=384),
+    decode_head=dict(in_channels=[384, 384, 384, 384], channels=384),
+    auxiliary_head=dict(in_channels=384),
+)
