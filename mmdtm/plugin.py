@@ -5,11 +5,7 @@ and every class of mmdtm is then in mmpretrain's registries, for mmsegmentation
 configs under the prefix ``mmpretrain.``.
 """
 
-from mmdtm import compat
-
-compat.apply()
-
-import mmdtm.datasets  # noqa: E402, F401
-import mmdtm.engine  # noqa: E402, F401
-import mmdtm.evaluation  # noqa: E402, F401
-import mmdtm.models  # noqa: E402, F401
+import mmdtm.datasets
+import mmdtm.engine
+import mmdtm.evaluation
+import mmdtm.models  # noqa: F401

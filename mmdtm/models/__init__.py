@@ -1,6 +1,10 @@
 """Importing this package registers its classes into mmpretrain."""
 
-from . import (  # noqa: F401
+from mmdtm import compat
+
+compat.apply()
+
+from . import (  # noqa: E402, F401
     backbones,
     data_preprocessor,
     heads,
