@@ -35,6 +35,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmdtm', 'mmdtm.*']),
+    package_data={'mmdtm.report': ['page.html', 'paper.json']},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.4',

@@ -1,0 +1,413 @@
+"""The report of known folders, and its page in a browser."""
+
+import html.parser
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from fake_runs import accuracy_rows, epoch_rows, iteration_rows, write_run
+from PIL import Image
+
+from mmdtm.report import build_report, find_runs, read_run, write_result
+from mmdtm.report.runs import MAX_POINTS
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = '<img src=x onerror=alert(1)></script><script>alert("&")</script>|`*'
+
+
+@pytest.fixture
+def known(tmp_path) -> Path:
+    """Seven runs and three things that are none."""
+    root = tmp_path / 'work_dirs'
+    write_run(
+        root / 'dtm/pretrain',
+        'pretrain',
+        'dtm_vit-b_300e',
+        epoch_rows([1.0, 0.75, 0.5, 0.25], per_epoch=2),
+        [],
+    )
+    (root / 'dtm/pretrain/last_checkpoint').write_text('/somewhere/epoch_2.pth')
+    write_run(
+        root / 'dtm/finetune',
+        'finetune',
+        'dtm_vit-b_100e_in1k',
+        epoch_rows([6.9, 5.5, 4.5, 4.25], per_epoch=2),
+        accuracy_rows([40.0, 84.9]),
+        ends='2026/01/03 12:40:30',
+    )
+    write_run(
+        root / 'dtm/cub',
+        'finetune',
+        'dtm_vit-b_100e_cub200',
+        epoch_rows([5.0, 4.0], per_epoch=2),
+        accuracy_rows([70.0]),
+        dataset='CUB',
+        lr=1e-3,
+        seed=2,
+        ends='2026/01/01 12:00:07',
+    )
+    write_run(
+        root / 'dtm/ade20k',
+        'segment',
+        'upernet',
+        iteration_rows([3.0] * 19 + [2.0]),
+        [
+            {'mIoU': 30.0, 'aAcc': 70.0, 'step': 10},
+            {'mIoU': 41.25, 'aAcc': 80.0, 'step': 20},
+        ],
+        ends='2026/01/01 12:35:00',
+    )
+    write_result(
+        root / 'probe',
+        'linear probe',
+        'DTM features',
+        {'linear_top1': 61.5},
+        seconds=40,
+    )
+    rows = [
+        dict(
+            name='dtm_vit-b_300e',
+            seconds_per_step=0.5,
+            images_per_second=1500.0,
+            relative_throughput=0.99,
+        ),
+        dict(name='other', seconds_per_step=0.4, images_per_second=20.0),
+    ]
+    speed = dict(kind='throughput', device='cpu', batch=8, rows=rows)
+    (root / 'speed.json').write_text(json.dumps(speed))
+    (root / 'annotations.json').write_text('{"images": []}')
+    return root
+
+
+def test_table_of_a_known_folder(known, tmp_path):
+    report = build_report([known], tmp_path / 'out')
+    assert report.problems == []
+    table = report.markdown.read_text().split('\n\n')[1].splitlines()
+    expected = """
+| dtm/pretrain | pre-training | loss 0.2500 | — | — | 1 h 30 min | finished | — \
+| lr 0.00015, weight decay 0.05, seed 0 |
+| DTM features | linear probe | linear top-1 (%) 61.50 | — | — | 40 s | finished | — \
+| — |
+| dtm/finetune | fine-tuning | top-1 (%) 84.90 | 85.4 | -0.50 | 40 min | finished \
+| loss 4.25, top-5 (%) 94.90 | lr 0.0005, weight decay 0.05, seed 0 |
+| dtm/ade20k | segmentation | mIoU (%) 41.25 | — | — | 35 min | finished \
+| loss 2.00, aAcc (%) 80.00 | — |
+| dtm/cub | transfer | top-1 (%) 70.00 | — | — | 7 s | unfinished: 1 of 2 epochs \
+| loss 4.00, top-5 (%) 80.00 | lr 0.001, weight decay 0.05, seed 2 |
+| dtm\\_vit-b\\_300e | throughput | images/s 1500.0 | 1446 | +54.00 | — | finished \
+| s/step 0.5000, relative speed 0.9900 | — |
+| other | throughput | images/s 20.00 | — | — | — | finished | s/step 0.4000 | — |
+"""
+    assert table[2:] == expected.strip().splitlines()
+
+
+def test_json_says_the_same(known, tmp_path):
+    report = build_report([known], tmp_path)
+    content = json.loads(report.json.read_text())
+    runs = {(run['kind'], run['name']): run for run in content['runs']}
+    finetune = runs['fine-tuning', 'dtm/finetune']
+    assert finetune['metrics'] == {
+        'accuracy/top1': 84.9,
+        'accuracy/top5': 94.9,
+        'loss': 4.25,
+    }
+    assert (finetune['paper'], finetune['finished']) == (85.4, True)
+    assert finetune['curves']['accuracy/top1'] == [[1, 40], [2, 84.9]]
+    # Losses stand at the epochs: two iterations each.
+    assert finetune['curves']['loss'] == [[0.5, 6.9], [1, 5.5], [1.5, 4.5], [2, 4.25]]
+    segment = runs['segmentation', 'dtm/ade20k']
+    assert segment['x_name'] == 'iteration'
+    assert segment['curves']['mIoU'] == [[10, 30], [20, 41.25]]
+    assert runs['transfer', 'dtm/cub']['finished'] is False
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(known, tmp_path):
+    scalars = known / 'dtm/finetune/20260101_120000/vis_data/scalars.json'
+    text = scalars.read_text()
+    scalars.write_text(text[: len(text) - 30])  # killed while writing
+    (known / 'half.json').write_text('{"kind": "probe", "metr')
+    (known / 'odd.json').write_text('{"kind": "probe", "metrics": [1]}')
+    (known / 'silent/20260101_120000').mkdir(parents=True)
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    report = build_report([known, empty, tmp_path / 'none'], tmp_path / 'out')
+    assert len(report.runs) == 7
+    finetune = next(run for run in report.runs if run.kind == 'fine-tuning')
+    assert finetune.metrics['accuracy/top1'] == 40.0
+    assert not finetune.finished
+    problems = '\n'.join(report.problems)
+    assert len(report.problems) == 6
+    assert re.search(r'scalars.json:6: no readable row', problems)
+    assert re.search(r'half.json: not readable as JSON', problems)
+    assert re.search(r'odd.json: not a result', problems)
+    assert re.search(r'silent: no mmengine log', problems)
+    assert f'{empty}: no run in it' in problems
+    assert f'{tmp_path / "none"}: no such folder' in problems
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(ValueError, match='Nothing to report.\n.*no run in it'):
+        build_report([tmp_path], tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_resumed_run_is_one_run(tmp_path):
+    run = tmp_path / 'run'
+    first = epoch_rows([4.0, 3.0, 2.5, 9.0], per_epoch=2)
+    write_run(run, 'finetune', 'c', first, accuracy_rows([10.0]))
+    again = tmp_path / 'again'
+    second = epoch_rows([0, 0, 2.0, 1.0], per_epoch=2)[2:]
+    val = accuracy_rows([10.0, 20.0])[1:]
+    write_run(again, 'finetune', 'c', second, val, start='20260102_120000')
+    shutil.move(again / '20260102_120000', run)
+    found = read_run(run)
+    assert found.curves['loss'] == [(0.5, 4), (1, 3), (1.5, 2), (2, 1)]
+    assert found.curves['accuracy/top1'] == [(1, 10), (2, 20)]
+    assert found.finished
+    assert found.seconds == 2 * 90 * 60
+
+
+def test_figures_that_are_not_finite(tmp_path):
+    run = tmp_path / 'run'
+    write_run(
+        run, 'finetune', 'c', epoch_rows([1.0, math.nan], 2), accuracy_rows([5.0])
+    )
+    report = build_report([run], tmp_path)
+    assert report.runs[0].metrics == {'accuracy/top1': 5.0, 'accuracy/top5': 15.0}
+    assert report.runs[0].curves['loss'] == [(0.5, 1.0)]
+    assert any('the last loss is nan' in problem for problem in report.problems)
+    json.loads(report.json.read_text(), parse_constant=pytest.fail)
+
+
+def test_dumped_config_is_not_executed(tmp_path):
+    run = tmp_path / 'run'
+    write_run(run, 'finetune', 'c', epoch_rows([1.0], 1), accuracy_rows([5.0]))
+    made = tmp_path / 'made'
+    config = run / 'c.py'
+    config.write_text(f"open({str(made)!r}, 'w')\n" + config.read_text())
+    assert read_run(run).settings['lr'] == 5e-4
+    assert not made.exists()
+
+
+def test_figures_of_testing_alone(tmp_path):
+    start = tmp_path / 'tested/20260101_120000'
+    (start / 'vis_data').mkdir(parents=True)
+    (start / f'{start.name}.json').write_text('{"accuracy/top1": 83.5, "time": 0.1}')
+    run = build_report([tmp_path / 'tested'], tmp_path).runs[0]
+    assert (run.metrics, run.finished, run.kind) == (
+        {'accuracy/top1': 83.5},
+        True,
+        'fine-tuning',
+    )
+    (start / f'{start.name}.json').write_text('{"accur')
+    runs, problems = find_runs([tmp_path / 'tested'])
+    assert runs == [] and 'not readable as JSON' in problems[0]
+
+
+def test_result_beside_logs_adds_to_the_run(tmp_path):
+    run = tmp_path / 'run'
+    write_run(run, 'finetune', 'c', epoch_rows([1.0], 1), accuracy_rows([5.0, 6.0]))
+    write_result(run, 'fine-tuning', 'mine', {'knn_top1': 44.0}, settings={'data': 'A'})
+    runs, problems = find_runs([tmp_path])
+    assert problems == []
+    (found,) = runs
+    assert found.name == 'mine'
+    assert found.metrics['knn_top1'] == 44.0 and found.metrics['accuracy/top1'] == 6.0
+    assert found.settings == {'lr': 5e-4, 'weight decay': 0.05, 'seed': 0, 'data': 'A'}
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
+    points = [[i, i / 7] for i in range(10 * MAX_POINTS)]
+    write_result(tmp_path, 'a', 'b', {'m': 1.0}, curves={'m': points})
+    (run,), _ = find_runs([tmp_path])
+    assert len(run.curves['m']) == MAX_POINTS
+    assert run.curves['m'][0] == (0, 0) and run.curves['m'][-1] == tuple(points[-1])
+    assert run.curves['m'] == sorted(set(run.curves['m']))
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, attributes and text of a page as a browser would split it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_everything_from_a_run_is_escaped(tmp_path):
+    points = [[1, 2], [2, 3]]
+    Image.new('RGB', (4, 4)).save(tmp_path / 'p.png')
+    plain = write_result(tmp_path, 'k', 'n', {'m': 1.0}, curves={'m': points})
+    tags = Page(build_report([tmp_path], tmp_path / 'o').to_html()).tags
+    plain.write_text(
+        json.dumps(
+            dict(
+                kind=HOSTILE,
+                name=HOSTILE,
+                metrics={HOSTILE: 1.0},
+                settings={HOSTILE: HOSTILE},
+                curves={HOSTILE: points},
+                pictures=[dict(file='p.png', caption=HOSTILE)],
+                x_name=HOSTILE,
+            )
+        )
+    )
+    (tmp_path / '<b>.json').write_text('{"kind": ')
+    report = build_report([tmp_path], tmp_path / 'o')
+    page = Page(report.html.read_text())
+    # Not one element more than with harmless names, but the picture and the message.
+    assert sorted(page.tags) == sorted([*tags, 'figure', 'img', 'figcaption', 'li'])
+    assert ('onerror', 'alert(1)') not in page.attributes
+    assert HOSTILE in page.texts
+    assert any('<b>.json' in text for text in page.texts)
+    row = report.markdown.read_text().splitlines()[4]
+    assert '<' not in row and len(re.findall(r'(?<!\\)\|', row)) == 10
+
+
+def test_pictures_stay_within_the_run(tmp_path):
+    Image.new('RGB', (4, 4)).save(tmp_path / 'outside.png')
+    run = tmp_path / 'run'
+    run.mkdir()
+    (run / 'link.png').symlink_to(tmp_path / 'outside.png')
+    pictures = [dict(file='../outside.png'), dict(file='link.png'), dict(file='no.png')]
+    write_result(run, 'k', 'n', {'m': 1.0}, pictures=pictures)
+    report = build_report([run], tmp_path / 'o')
+    assert report.runs[0].pictures == []
+    assert len(report.problems) == 3
+    assert 'data:image' not in report.html.read_text()
+
+
+def test_page_names_no_other_resource(known, tmp_path):
+    text = build_report([known], tmp_path).html.read_text()
+    urls = set(re.findall(r'https?://[^\s"\'<]+', text))
+    assert urls == {'http://www.w3.org/2000/svg'}  # a name, not an address
+    assert "default-src 'none'" in text
+
+
+def test_command(known, tmp_path):
+    command = [sys.executable, 'tools/report.py', known, '--out', tmp_path / 'o']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'dtm/cub' in done.stdout and str(tmp_path / 'o/report.html') in done.stdout
+    command[2] = tmp_path / 'nowhere'
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert 'no such folder' in failed.stderr and 'Traceback' not in failed.stderr
+
+
+class Browser:
+    """Drives headless Chromium through chromedriver's WebDriver protocol."""
+
+    def __init__(self, profile: Path) -> None:
+        self.driver = subprocess.Popen(
+            ['chromedriver', '--port=0'], stdout=subprocess.PIPE, text=True
+        )
+        started = next(line for line in self.driver.stdout if 'successfully' in line)
+        port = re.search(r'on port (\d+)', started)[1]
+        self.url = f'http://127.0.0.1:{port}/session'
+        flags = (
+            'headless no-sandbox disable-gpu disable-quic no-first-run '
+            'disable-background-networking disable-component-update disable-sync '
+            f'user-data-dir={profile} window-size=1200,900'
+        )
+        options = dict(args=[f'--{flag}' for flag in flags.split()])
+        logs = dict(browser='ALL', performance='ALL')
+        capabilities = {'goog:chromeOptions': options, 'goog:loggingPrefs': logs}
+        session = self.send('', capabilities=dict(alwaysMatch=capabilities))
+        self.url += '/' + session['sessionId']
+
+    def send(self, path: str, **content):
+        request = urllib.request.Request(
+            self.url + path,
+            json.dumps(content).encode(),
+            {'Content-Type': 'application/json'},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)['value']
+
+    def run(self, script: str):
+        return self.send('/execute/sync', script=script, args=[])
+
+    def log(self, kind: str) -> list[dict]:
+        return self.send('/se/log', type=kind)
+
+    def close(self) -> None:
+        request = urllib.request.Request(self.url, method='DELETE')
+        urllib.request.urlopen(request, timeout=60).close()
+        self.driver.terminate()
+        self.driver.wait(10)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if not (shutil.which('chromedriver') and shutil.which('chromium')):
+        pytest.skip('chromium and chromedriver are not installed')
+    browser = Browser(tmp_path / 'profile')
+    yield browser
+    browser.close()
+
+
+def test_page_in_a_browser(known, tmp_path, browser):
+    write_result(known / 'x', HOSTILE, HOSTILE, {'m': 1.0}, curves={HOSTILE: [[0, 1]]})
+    report = build_report([known], tmp_path / 'out')
+    browser.send('/url', url='about:blank')
+    browser.log('performance')  # of the browser's own first page
+    browser.send('/url', url=report.html.resolve().as_uri())
+
+    # Every kind's curves show as lines with a length.
+    drawn = browser.run("""return [...document.querySelectorAll('.chart')].map(c => [
+        c.querySelector('h3').textContent, c.querySelectorAll('path.run').length,
+        c.querySelector('path.run').getTotalLength() > 50])""")
+    assert ['loss pre-training', 1, True] in drawn
+    assert ['top-1 (%) fine-tuning', 1, True] in drawn
+    assert ['mIoU (%) segmentation', 1, True] in drawn
+    assert browser.run("return document.querySelector('.paper') !== null")
+
+    names = """return [...document.querySelectorAll('#runs tbody tr')]
+        .filter(r => !r.hidden).map(r => r.cells[0].textContent)"""
+    press = """[...document.querySelectorAll('#runs thead button, .chip')]
+        .find(b => b.textContent === {!r}).click();"""
+    browser.run(press.format('top-1 (%)'))
+    assert browser.run(names)[:2] == ['dtm/finetune', 'dtm/cub']
+    browser.run(press.format('top-1 (%)'))
+    assert browser.run(names)[:2] == ['dtm/cub', 'dtm/finetune']
+    browser.run(press.format('Run'))
+    assert browser.run(names)[1:4] == ['DTM features', 'dtm_vit-b_300e', 'dtm/ade20k']
+    assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1
+
+    browser.run(press.format('throughput'))
+    assert browser.run(names) == ['dtm_vit-b_300e', 'other']
+    heads = """return [...document.querySelectorAll('#runs thead th')]
+        .filter(h => !h.hidden).map(h => h.textContent)"""
+    assert browser.run(heads) == [
+        'Run', 'Kind', 'images/s', 'Paper', 'Difference', 'Status', 's/step',
+        'relative speed',
+    ]  # fmt: skip
+    assert browser.run("return [...document.querySelectorAll('.chart')]"
+                       '.every(c => c.hidden)')  # fmt: skip
+    browser.run(press.format('throughput'))
+    browser.run("""const s = document.getElementById('search');
+        s.value = 'CUB transfer'; s.dispatchEvent(new Event('input'))""")
+    assert browser.run(names) == ['dtm/cub']
+
+    assert browser.run('return document.querySelectorAll("img").length') == 0
+    requests = [json.loads(entry['message']) for entry in browser.log('performance')]
+    urls = [
+        request['message']['params']['request']['url']
+        for request in requests
+        if request['message']['method'] == 'Network.requestWillBeSent'
+    ]
+    assert urls == [report.html.resolve().as_uri()]
+    assert browser.log('browser') == []  # no error, no violated policy
