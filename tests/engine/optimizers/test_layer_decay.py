@@ -1,5 +1,7 @@
 """Layer-wise decay, parameter by parameter, by a table written by hand."""
 
+import mmdtm.plugin  # noqa: F401  # isort: skip
+
 import logging
 import re
 
@@ -11,8 +13,6 @@ from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
-
-import mmdtm.plugin  # noqa: F401
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 CONSTRUCTOR = 'LayerDecayOptimWrapperConstructor'

@@ -1,5 +1,7 @@
 """DTMViT and DTMPretrainViT: against timm's BEiT, and property by property."""
 
+import mmdtm.plugin  # noqa: F401  # isort: skip
+
 import math
 
 import pytest
@@ -8,7 +10,6 @@ from mmpretrain.registry import MODELS
 from timm.models.beit import Beit
 from torch import nn
 
-import mmdtm.plugin  # noqa: F401
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
 from mmdtm.models.backbones.position_bias import resize_table
 

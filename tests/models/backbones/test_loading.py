@@ -1,5 +1,7 @@
 """Loading checkpoints into the backbone, by every way that leads there."""
 
+import mmdtm.plugin  # noqa: F401  # isort: skip
+
 import logging
 import re
 
@@ -13,7 +15,6 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
 from scipy.interpolate import RectBivariateSpline
 
-import mmdtm.plugin  # noqa: F401
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)

@@ -1,5 +1,7 @@
 """Position tables: the index against timm's, the resize against SciPy's."""
 
+import mmdtm.plugin  # noqa: F401  # isort: skip
+
 import numpy as np
 import pytest
 import torch

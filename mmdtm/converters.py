@@ -1,0 +1,432 @@
+"""Weights from BEiT's format, and into timm's and transformers'.
+
+The scripts in tools/converters/ are thin around these functions. State dicts
+map names to tensors; mmdtm's names carry the prefix 'backbone.', as in its
+checkpoints, or none.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from mmdtm.models.backbones.position_bias import table_length
+from mmdtm.models.target_generators.weights import read_weights
+
+State = dict[str, torch.Tensor]
+
+TABLE = 'relative_position_bias_table'
+SHARED_TABLE = f'rel_pos_bias.{TABLE}'
+
+# mmdtm's names and others', up to a dot: within a layer, and outside.
+BEIT_LAYER = {
+    'ln1': 'norm1',
+    'ln2': 'norm2',
+    'attn': 'attn',
+    'ffn.layers.0.0': 'mlp.fc1',
+    'ffn.layers.1': 'mlp.fc2',
+    'gamma_1': 'gamma_1',
+    'gamma_2': 'gamma_2',
+}
+BEIT_TOP = {
+    'cls_token': 'cls_token',
+    'mask_token': 'mask_token',
+    'patch_embed.projection': 'patch_embed.proj',
+    'rel_pos_bias': 'rel_pos_bias',
+    'ln1': 'norm',
+    'ln2': 'fc_norm',
+}
+TRANSFORMERS_LAYER = {
+    'ln1': 'layernorm_before',
+    'ln2': 'layernorm_after',
+    'attn.q_bias': 'attention.attention.query.bias',
+    'attn.v_bias': 'attention.attention.value.bias',
+    f'attn.{TABLE}': f'attention.attention.relative_position_bias.{TABLE}',
+    'attn.proj': 'attention.output.dense',
+    'ffn.layers.0.0': 'intermediate.dense',
+    'ffn.layers.1': 'output.dense',
+    'gamma_1': 'lambda_1',
+    'gamma_2': 'lambda_2',
+}
+TRANSFORMERS_TOP = {
+    'cls_token': 'embeddings.cls_token',
+    'mask_token': 'embeddings.mask_token',
+    'patch_embed.projection': 'embeddings.patch_embeddings.projection',
+    'ln1': 'layernorm',
+    'ln2': 'pooler.layernorm',
+}
+# What mmdtm's students see: ImageNet's, for pixels of 0 to 1.
+IMAGE_MEAN = [0.485, 0.456, 0.406]
+IMAGE_STD = [0.229, 0.224, 0.225]
+
+
+def _renamer(
+    blocks: tuple[str, str], layer: dict[str, str], top: dict[str, str]
+) -> Callable[[str], str | None]:
+    """A function from names to names; None for those it does not know."""
+
+    def rename(name: str) -> str | None:
+        inside = re.fullmatch(rf'{re.escape(blocks[0])}\.(\d+)\.(.+)', name)
+        start, rest, table = (
+            (f'{blocks[1]}.{inside[1]}.', inside[2], layer)
+            if inside
+            else ('', name, top)
+        )
+        for source, target in table.items():
+            if rest == source or rest.startswith(f'{source}.'):
+                return start + target + rest[len(source) :]
+        return None
+
+    return rename
+
+
+def from_beit(state: State) -> tuple[State, list[str]]:
+    """Convert a checkpoint in the format of BEiT's and BEiT v2's own code.
+
+    Args:
+        state: BEiT's names: 'blocks.0.norm1.weight' and so on.
+
+    Returns:
+        The same with mmdtm's names, the backbone's under 'backbone.', a
+        classifier's under 'head.fc.'; and the names that are left out, such as
+        the head that predicted visual tokens.
+
+    Raises:
+        ValueError: The names are not BEiT's, or the model has absolute
+            position embeddings, which mmdtm's backbone has not.
+    """
+    if 'pos_embed' in state:
+        raise ValueError(
+            'The checkpoint has absolute position embeddings (pos_embed), which '
+            "mmdtm's backbone has not; BEiT v2's models and DTM's do without."
+        )
+    rename = _renamer(
+        ('blocks', 'layers'),
+        {theirs: ours for ours, theirs in BEIT_LAYER.items()},
+        {theirs: ours for ours, theirs in BEIT_TOP.items()},
+    )
+    converted, left_out = {}, []
+    for name, value in state.items():
+        target = rename(name)
+        if name in ('head.weight', 'head.bias'):
+            converted[name.replace('head.', 'head.fc.')] = value
+        elif target is None or name.endswith('relative_position_index'):
+            left_out.append(name)
+        else:
+            converted[f'backbone.{target}'] = value
+    describe(backbone_weights(converted))
+    return converted, left_out
+
+
+def backbone_weights(state: State) -> State:
+    """The backbone's part of a state dict of mmdtm, without a prefix.
+
+    A shared position table is added to each layer's own, so that the layers'
+    tables are all there is. (The other libraries' BEiT classes hold the two
+    kinds either or.)
+
+    Raises:
+        ValueError: No backbone of mmdtm is in it.
+    """
+    prefix = 'backbone.' if any(n.startswith('backbone.') for n in state) else ''
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+    if 'cls_token' not in weights or 'layers.0.attn.qkv.weight' not in weights:
+        raise ValueError(
+            'There is no DTMViT or DTMPretrainViT in the checkpoint: expected '
+            'cls_token and layers.0.attn.qkv.weight, plainly or under backbone., and '
+            f'found names such as {", ".join(list(state)[:3])}.'
+        )
+    shared = weights.pop(SHARED_TABLE, None)
+    if shared is not None:
+        for i in range(_num_layers(weights)):
+            own = weights.get(f'layers.{i}.attn.{TABLE}', torch.zeros_like(shared))
+            weights[f'layers.{i}.attn.{TABLE}'] = own + shared
+    return weights
+
+
+def _num_layers(weights: State) -> int:
+    return 1 + max(int(n.split('.')[1]) for n in weights if n.startswith('layers.'))
+
+
+def describe(weights: State) -> dict[str, int]:
+    """The architecture that a backbone's weights tell.
+
+    Args:
+        weights: As :func:`backbone_weights` returns them.
+
+    Returns:
+        embed_dims, num_layers, num_heads, feedforward_channels, patch_size,
+        img_size, in_channels.
+
+    Raises:
+        ValueError: Without position tables, or where their grid is not square,
+            heads or image size cannot be told.
+    """
+    table = weights.get(f'layers.0.attn.{TABLE}')
+    if table is None:
+        raise ValueError(
+            'The backbone has no relative position bias, and converting one without '
+            'is not supported: its number of heads shows nowhere else.'
+        )
+    length, num_heads = table.shape
+    side = (math.isqrt(length - 3) + 1) // 2
+    if length != table_length((side, side)):
+        raise ValueError(
+            f'The position tables have {length} entries, the length of no square '
+            'grid; only backbones for square images can be converted.'
+        )
+    embed_dims, in_channels, patch_size, _ = weights[
+        'patch_embed.projection.weight'
+    ].shape
+    return dict(
+        embed_dims=embed_dims,
+        num_layers=_num_layers(weights),
+        num_heads=num_heads,
+        feedforward_channels=weights['layers.0.ffn.layers.0.0.weight'].shape[0],
+        patch_size=patch_size,
+        img_size=side * patch_size,
+        in_channels=in_channels,
+    )
+
+
+def _prepare_export(state: State) -> tuple[State, dict[str, int], bool, State]:
+    """Weights, architecture, whether features are pooled, and the classifier."""
+    weights = backbone_weights(state)
+    pooled, normed = 'ln2.weight' in weights, 'ln1.weight' in weights
+    if pooled == normed:
+        raise ValueError(
+            'The backbone has '
+            + ('both final norms (ln1, ln2)' if pooled else 'no final norm (ln1, ln2)')
+            + '; pre-trained (ln1) and fine-tuned (ln2) backbones can be converted.'
+        )
+    if 'layers.0.attn.qkv.bias' in weights:
+        raise ValueError(
+            'The backbone has a bias on the keys (qkv_bias=True), for which BEiT '
+            'classes have no place.'
+        )
+    head = {
+        name.removeprefix('head.fc.'): value
+        for name, value in state.items()
+        if pooled and name.startswith('head.fc.')
+    }
+    return weights, describe(weights), pooled, head
+
+
+def to_timm(state: State) -> tuple[State, str]:
+    """Convert a backbone, and the classifier on it if there is one, for timm.
+
+    A pre-trained backbone (with a norm of tokens) becomes a model whose tokens
+    are normed and pooled by the class token (``global_pool='token'``); a
+    fine-tuned one, a model that pools patch tokens, then norms ('avg').
+
+    Args:
+        state: State dict of mmdtm.
+
+    Returns:
+        timm's state dict; and the arguments for ``timm.create_model`` that
+        build the model for it, as Python text without the checkpoint's path.
+
+    Raises:
+        ValueError: timm's BEiT cannot express the model, or there is none.
+    """
+    weights, arch, pooled, head = _prepare_export(state)
+    rename = _renamer(('layers', 'blocks'), BEIT_LAYER, BEIT_TOP)
+    converted = {rename(n): v for n, v in weights.items() if n != 'mask_token'}
+    converted.update({f'head.{name}': value for name, value in head.items()})
+
+    large = dict(embed_dims=1024, num_layers=24, num_heads=16)
+    is_large = all(arch[key] == value for key, value in large.items())
+    name = 'beitv2_large_patch16_224' if is_large else 'beitv2_base_patch16_224'
+    given = dict(
+        embed_dim=arch['embed_dims'],
+        depth=arch['num_layers'],
+        num_heads=arch['num_heads'],
+        mlp_ratio=arch['feedforward_channels'] / arch['embed_dims'],
+        patch_size=arch['patch_size'],
+        img_size=arch['img_size'],
+        in_chans=arch['in_channels'],
+        # create_model drops None, but 0 is no layer scale as well.
+        init_values=1e-5 if 'layers.0.gamma_1' in weights else 0,
+    )
+    usual = dict(
+        embed_dim=1024 if is_large else 768,
+        depth=24 if is_large else 12,
+        num_heads=16 if is_large else 12,
+        mlp_ratio=4.0,
+        patch_size=16,
+        img_size=224,
+        in_chans=3,
+        init_values=1e-5,
+    )
+    arguments = {key: value for key, value in given.items() if value != usual[key]}
+    arguments['num_classes'] = len(head['weight']) if head else 0
+    arguments['global_pool'] = 'avg' if pooled else 'token'
+    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
+    return converted, f'{name!r}, {text}'
+
+
+def to_transformers(state: State) -> tuple[State, dict]:
+    """Convert a backbone, and the classifier on it if there is one.
+
+    The names are those of the files on the hub, which all versions of
+    transformers read. ``BeitModel`` gives a pre-trained backbone's normed
+    tokens as ``last_hidden_state``, and a fine-tuned one's pooled and normed
+    features as ``pooler_output``.
+
+    Args:
+        state: State dict of mmdtm.
+
+    Returns:
+        The state dict of ``BeitModel``, or of ``BeitForImageClassification``
+        where there is a classifier; and its config.
+
+    Raises:
+        ValueError: transformers' BEiT cannot express the model, or there is
+            none.
+    """
+    weights, arch, pooled, head = _prepare_export(state)
+    for i in range(arch['num_layers']):
+        parts = weights.pop(f'layers.{i}.attn.qkv.weight').chunk(3)
+        for name, part in zip(('query', 'key', 'value'), parts, strict=True):
+            weights[f'layers.{i}.{name}.weight'] = part
+    layer = TRANSFORMERS_LAYER | {
+        name: f'attention.attention.{name}' for name in ('query', 'key', 'value')
+    }
+    if 'layers.0.attn.q_bias' not in weights:
+        # BeitModel's queries and values always have a bias.
+        for i in range(arch['num_layers']):
+            for name in ('q_bias', 'v_bias'):
+                weights[f'layers.{i}.attn.{name}'] = torch.zeros(arch['embed_dims'])
+    rename = _renamer(('layers', 'encoder.layer'), layer, TRANSFORMERS_TOP)
+    converted = {rename(name): value for name, value in weights.items()}
+    if head:
+        converted = {f'beit.{name}': value for name, value in converted.items()}
+        converted.update({f'classifier.{name}': v for name, v in head.items()})
+    config = dict(
+        model_type='beit',
+        architectures=['BeitForImageClassification' if head else 'BeitModel'],
+        hidden_size=arch['embed_dims'],
+        num_hidden_layers=arch['num_layers'],
+        num_attention_heads=arch['num_heads'],
+        intermediate_size=arch['feedforward_channels'],
+        hidden_act='gelu',
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        drop_path_rate=0.0,
+        layer_norm_eps=1e-6,
+        image_size=arch['img_size'],
+        patch_size=arch['patch_size'],
+        num_channels=arch['in_channels'],
+        layer_scale_init_value=0.1 if 'layers.0.gamma_1' in weights else 0.0,
+        use_mask_token='mask_token' in weights,
+        use_absolute_position_embeddings=False,
+        use_relative_position_bias=True,
+        use_shared_relative_position_bias=False,
+        use_mean_pooling=pooled,
+    )
+    if head:
+        labels = [f'LABEL_{i}' for i in range(len(head['weight']))]
+        config['id2label'] = dict(enumerate(labels))
+        config['label2id'] = {label: i for i, label in enumerate(labels)}
+    return converted, config
+
+
+def read_checkpoint(path: str | Path) -> State:
+    """Tensors of a checkpoint; weights only, nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or holds more than weights and logs.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no checkpoint at {Path(path).absolute()}.')
+    return read_weights(path)[0]
+
+
+def _write(target: Path, write: Callable[[Path], None]) -> None:
+    """Give ``target`` its name once all of it is on the disk."""
+    if target.exists():
+        raise FileExistsError(f'{target} exists; remove it or name another.')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f'{target.name}.partial')
+    try:
+        write(partial)
+        os.replace(partial, target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write_checkpoint(state: State, target: str | Path) -> None:
+    """Write mmdtm's own format.
+
+    Raises:
+        FileExistsError: ``target`` exists.
+    """
+    _write(Path(target), lambda path: torch.save({'state_dict': state}, path))
+
+
+def write_safetensors(state: State, target: str | Path) -> None:
+    """Write a .safetensors file.
+
+    Raises:
+        FileExistsError: ``target`` exists.
+        ValueError: Its name does not end in .safetensors, by which readers
+            tell the format.
+    """
+    if Path(target).suffix != '.safetensors':
+        raise ValueError(f'{target}: name a file that ends in .safetensors.')
+    _write(Path(target), lambda path: _save_file(state, path))
+
+
+def write_transformers(state: State, config: dict, target: str | Path) -> None:
+    """Write a folder that ``from_pretrained`` reads.
+
+    Weights, config, and a preprocessor's config with the mean and standard
+    deviation that mmdtm's models see, which are not transformers' defaults.
+
+    Raises:
+        FileExistsError: ``target`` exists.
+    """
+    side = dict(height=config['image_size'], width=config['image_size'])
+    preprocessor = dict(
+        image_processor_type='BeitImageProcessor',
+        do_resize=True,
+        size=side,
+        resample=3,  # bicubic
+        do_center_crop=False,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
+    )
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        _save_file(state, folder / 'model.safetensors')
+        for name, content in (
+            ('config.json', config),
+            ('preprocessor_config.json', preprocessor),
+        ):
+            (folder / name).write_text(json.dumps(content, indent=2) + '\n')
+
+    _write(Path(target), write)
+
+
+def _save_file(state: State, path: Path) -> None:
+    # Views of one storage cannot be saved as they are.
+    state = {name: value.contiguous().clone() for name, value in state.items()}
+    save_file(state, path, metadata={'format': 'pt'})

@@ -1,0 +1,455 @@
+"""Weights in and out: BEiT's format, timm, transformers, on real photographs."""
+
+import mmdtm.plugin  # noqa: F401  # isort: skip
+
+import argparse
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from mmpretrain.registry import MODELS
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from timm.models.beit import Beit
+
+from mmdtm import converters
+from mmdtm.models.backbones import DTMPretrainViT, DTMViT
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
+SHARED = 'rel_pos_bias.relative_position_bias_table'
+
+
+def fill(model: torch.nn.Module, std: float = 0.2) -> torch.nn.Module:
+    """Random values everywhere, so that nothing agrees by being zero or one."""
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if 'gamma' in name or 'ln' in name and name.endswith('weight'):
+                param.uniform_(0.5, 1.5)
+            else:
+                param.normal_(std=0.5 if 'table' in name else std)
+    model.eval()
+    return model
+
+
+def pretrained(arch=ARCH, img_size=64, **options) -> DTMPretrainViT:
+    return fill(DTMPretrainViT(arch=arch, img_size=img_size, **options))
+
+
+def classifier(**options) -> torch.nn.Module:
+    return fill(
+        MODELS.build(
+            dict(
+                type='mmpretrain.ImageClassifier',
+                data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+                backbone=dict(
+                    type='mmpretrain.DTMViT', arch=ARCH, img_size=64, **options
+                ),
+                head=dict(
+                    type='mmpretrain.LinearClsHead', num_classes=5, in_channels=48
+                ),
+            )
+        )
+    )
+
+
+def checkpoint_of(backbone: torch.nn.Module) -> dict:
+    """A pre-training model's state dict, its head included."""
+    state = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
+    return {**state, 'head.projection.weight': torch.ones(8, backbone.embed_dims)}
+
+
+def load_photos(folder: Path, size: int, number: int = 2) -> torch.Tensor:
+    """Some of the photographs, normalised as mmdtm does: (number, 3, size, size)."""
+    files = sorted(folder.glob('train/*/*'))[::7][:number]
+    images = [
+        np.asarray(Image.open(file).convert('RGB').resize((size, size))) / 255.0
+        for file in files
+    ]
+    pixels = (np.stack(images) - converters.IMAGE_MEAN) / converters.IMAGE_STD
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+
+
+@pytest.fixture(params=['photographs', 'noise'])
+def images(request) -> torch.Tensor:
+    if request.param == 'noise':
+        return torch.randn(2, 3, 64, 64)
+    return load_photos(request.getfixturevalue('photos'), 64)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Runs a converter as from the command line."""
+
+    def run(name: str, *arguments) -> None:
+        path = ROOT / 'tools/converters' / name
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+        runpy.run_path(str(path), run_name='__main__')
+
+    return run
+
+
+def timm_model(state, path: Path) -> torch.nn.Module:
+    """By the call that the converter says, from the file that it writes."""
+    converted, arguments = converters.to_timm(state)
+    converters.write_safetensors(converted, path)
+    build = f'timm.create_model({arguments}, checkpoint_path={str(path)!r})'
+    return eval(build, {'timm': timm}).eval()
+
+
+def transformers_model(state, path: Path, name: str = 'BeitModel') -> torch.nn.Module:
+    transformers = pytest.importorskip('transformers')
+    converters.write_transformers(*converters.to_transformers(state), path)
+    model, info = getattr(transformers, name).from_pretrained(
+        path, output_loading_info=True
+    )
+    # A name that transformers does not know would leave random weights.
+    assert not info['missing_keys'] and not info['mismatched_keys']
+    if name == 'BeitForImageClassification' or 'head.fc.weight' not in state:
+        assert not info['unexpected_keys']
+    return model.eval()
+
+
+def assert_features_agree(features, expected) -> None:
+    assert expected.std() > 0.1  # else 1e-4 says little
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_pretrained__features_agree_everywhere(images, tmp_path):
+    backbone = pretrained()
+    expected = backbone(images)[0]
+    state = checkpoint_of(backbone)
+    theirs = timm_model(state, tmp_path / 'timm.safetensors')
+    assert_features_agree(theirs.forward_features(images), expected)
+    assert_features_agree(theirs(images), expected[:, 0])
+    theirs = transformers_model(state, tmp_path / 'transformers')
+    output = theirs(images)
+    assert_features_agree(output.last_hidden_state, expected)
+    assert_features_agree(output.pooler_output, expected[:, 0])
+    # A masked input as well: the mask token came along.
+    mask = torch.rand(2, 4, 4) > 0.5
+    output = theirs(images, bool_masked_pos=mask.flatten(1))
+    assert_features_agree(output.last_hidden_state, backbone(images, mask)[0])
+
+
+@torch.no_grad()
+def test_fine_tuned__features_and_scores_agree_everywhere(images, tmp_path):
+    model = classifier()
+    state = model.state_dict()
+    features, expected = model.backbone(images)[0], model(images, mode='tensor')
+
+    theirs = timm_model(state, tmp_path / 'timm.safetensors')
+    assert_features_agree(theirs(images), expected)
+    pooled = theirs.forward_head(theirs.forward_features(images), pre_logits=True)
+    assert_features_agree(pooled, features)
+    folder = tmp_path / 'transformers'
+    theirs = transformers_model(state, folder, 'BeitForImageClassification')
+    assert theirs.config.num_labels == 5
+    assert_features_agree(theirs(images).logits, expected)
+    transformers = pytest.importorskip('transformers')
+    theirs = transformers.BeitModel.from_pretrained(folder).eval()
+    assert_features_agree(theirs(images).pooler_output, features)
+
+
+@torch.no_grad()
+def test_base__features_agree_at_full_size(photos, tmp_path):
+    """ViT-B/16 at 224 pixels through the names that users call."""
+    backbone = fill(DTMPretrainViT(arch='base'), std=0.02)
+    images = load_photos(photos, 224, number=1)
+    expected = backbone(images)[0]
+    state = checkpoint_of(backbone)
+    _, arguments = converters.to_timm(state)
+    assert arguments == (
+        "'beitv2_base_patch16_224', num_classes=0, global_pool='token'"
+    )
+    theirs = timm_model(state, tmp_path / 'timm.safetensors')
+    assert_features_agree(theirs.forward_features(images), expected)
+    theirs = transformers_model(state, tmp_path / 'transformers')
+    assert_features_agree(theirs(images).last_hidden_state, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(use_rel_pos_bias=False),
+        dict(use_shared_rel_pos_bias=False),
+        dict(layer_scale_init_value=0.0),
+        dict(qkv_bias=False),
+        dict(img_size=32),
+        dict(in_channels=1),
+    ],
+    ids=str,
+)
+def test_variants__features_agree(options, tmp_path):
+    backbone = pretrained(**options)
+    images = torch.randn(2, options.get('in_channels', 3), *backbone.img_size)
+    expected = backbone(images)[0]
+    state = checkpoint_of(backbone)
+    if options != dict(qkv_bias=False):  # timm's default has q and v bias
+        theirs = timm_model(state, tmp_path / 'timm.safetensors')
+        assert_features_agree(theirs.forward_features(images), expected)
+    theirs = transformers_model(state, tmp_path / 'transformers')
+    assert_features_agree(theirs(images).last_hidden_state, expected)
+
+
+def test_large__has_timms_name():
+    with torch.device('meta'):
+        state = DTMPretrainViT(arch='large').state_dict()
+        _, arguments = converters.to_timm(state)
+    assert arguments == (
+        "'beitv2_large_patch16_224', num_classes=0, global_pool='token'"
+    )
+
+
+def test_transformers_preprocessor__normalises_as_mmdtm(photos, tmp_path):
+    """transformers' default is another mean, which would shift every feature."""
+    transformers = pytest.importorskip('transformers')
+    converters.write_transformers(
+        *converters.to_transformers(checkpoint_of(pretrained())), tmp_path / 'folder'
+    )
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / 'folder')
+    file = sorted(photos.glob('train/*/*'))[0]
+    image = Image.open(file).convert('RGB').resize((64, 64))
+    pixels = processor(image, return_tensors='pt')['pixel_values']
+    torch.testing.assert_close(
+        pixels, load_photos(photos, 64, number=1), rtol=0, atol=1e-5
+    )
+
+
+def beit_checkpoint(path: Path, pretraining: bool = True) -> Beit:
+    """timm's BEiT has BEiT's own names; with what BEiT's programs add to a file."""
+    model = Beit(
+        img_size=64,
+        embed_dim=48,
+        depth=3,
+        num_heads=3,
+        mlp_ratio=2,
+        num_classes=0 if pretraining else 5,
+        use_abs_pos_emb=False,
+        init_values=0.1,
+        use_rel_pos_bias=True,
+        use_shared_rel_pos_bias=pretraining,
+        global_pool='token' if pretraining else 'avg',
+    )
+    state = fill(model).state_dict()
+    if pretraining:
+        state['mask_token'] = torch.randn(1, 1, 48)
+        state['lm_head.weight'] = torch.randn(8, 48)
+        state['cls_pt_layers.0.norm1.weight'] = torch.randn(48)
+    state['blocks.0.attn.relative_position_index'] = torch.zeros(17, 17)
+    torch.save({'model': state, 'epoch': 3, 'args': argparse.Namespace(lr=1e-3)}, path)
+    return model
+
+
+@torch.no_grad()
+def test_from_beit__pretrained_computes_the_same(tmp_path):
+    theirs = beit_checkpoint(tmp_path / 'beit.pth')
+    state, left_out = converters.from_beit(
+        converters.read_checkpoint(tmp_path / 'beit.pth')
+    )
+    assert left_out == [
+        'lm_head.weight',
+        'cls_pt_layers.0.norm1.weight',
+        'blocks.0.attn.relative_position_index',
+    ]
+    ours = DTMPretrainViT(arch=ARCH, img_size=64).eval()
+    result = ours.load_state_dict(
+        {name.removeprefix('backbone.'): value for name, value in state.items()}
+    )
+    assert not result.missing_keys and not result.unexpected_keys
+    assert torch.equal(ours.mask_token, state['backbone.mask_token'])
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(
+        ours(images)[0], theirs.forward_features(images), rtol=1e-5, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_from_beit__converted_file_starts_fine_tuning(tmp_path, script, capsys):
+    """The command line, then init_cfg: tables summed as from mmdtm's own file."""
+    theirs = beit_checkpoint(tmp_path / 'beit.pth')
+    target = tmp_path / 'converted.pth'
+    script('beit_to_mmdtm.py', tmp_path / 'beit.pth', target)
+    printed = capsys.readouterr().out
+    assert 'Left out: lm_head.weight' in printed
+    ours = DTMViT(
+        arch=ARCH,
+        img_size=64,
+        out_type='raw',
+        final_norm=True,
+        init_cfg=dict(type='Pretrained', checkpoint=str(target), prefix='backbone.'),
+    )
+    ours.init_weights()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(
+        ours.eval()(images)[0], theirs.forward_features(images), rtol=1e-5, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_from_beit__fine_tuned_keeps_its_classifier(tmp_path):
+    theirs = beit_checkpoint(tmp_path / 'beit.pth', pretraining=False)
+    state, _ = converters.from_beit(converters.read_checkpoint(tmp_path / 'beit.pth'))
+    model = classifier()
+    model.load_state_dict(state)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(
+        model(images, mode='tensor'), theirs(images), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_round_trip__into_timms_names_and_back():
+    """timm's names are BEiT's, so an export can be read back, tables summed."""
+    backbone = pretrained()
+    state, left_out = converters.from_beit(
+        converters.to_timm(checkpoint_of(backbone))[0]
+    )
+    assert not left_out
+    before = backbone.state_dict()
+    for name, value in before.items():
+        if name in (SHARED, 'mask_token'):
+            assert f'backbone.{name}' not in state
+        elif name.endswith('bias_table'):
+            expected = value.double() + before[SHARED].double()
+            assert torch.equal(state[f'backbone.{name}'], expected.float())
+        else:
+            assert torch.equal(state[f'backbone.{name}'], value)
+
+
+@pytest.mark.parametrize('export', [converters.to_timm, converters.to_transformers])
+@pytest.mark.parametrize(
+    ('model', 'match'),
+    [
+        (lambda: pretrained(final_norm=False), 'no final norm'),
+        (lambda: pretrained(out_type='avg_featmap'), 'both final norms'),
+        (lambda: pretrained(qkv_bias=True), 'bias on the keys'),
+        (lambda: pretrained(img_size=(32, 96)), 'no square'),
+        (
+            lambda: pretrained(use_rel_pos_bias=False, use_shared_rel_pos_bias=False),
+            'no relative position bias',
+        ),
+        (lambda: torch.nn.Linear(2, 2), 'no DTMViT .* names such as weight, bias'),
+    ],
+)
+def test_export__what_others_cannot_express_is_named(export, model, match):
+    with pytest.raises(ValueError, match=match):
+        export(model().state_dict())
+
+
+def test_from_beit__other_formats_are_named():
+    with pytest.raises(ValueError, match='pos_embed'):
+        converters.from_beit({'pos_embed': torch.zeros(1)})
+    with pytest.raises(ValueError, match='no DTMViT'):
+        converters.from_beit({'conv1.weight': torch.zeros(1)})
+
+
+SCRIPTS = ['beit_to_mmdtm.py', 'mmdtm_to_timm.py', 'mmdtm_to_transformers.py']
+EXPORTS = [
+    ('mmdtm_to_timm.py', 'out.safetensors', 'out.safetensors'),
+    ('mmdtm_to_transformers.py', 'out', 'out/model.safetensors'),
+]
+
+
+@pytest.mark.parametrize(('name', 'target', 'weights'), EXPORTS)
+def test_scripts__write_what_they_say(name, target, weights, tmp_path, script, capsys):
+    backbone = pretrained()
+    source = tmp_path / 'epoch_300.pth'
+    torch.save({'state_dict': checkpoint_of(backbone), 'meta': {'epoch': 300}}, source)
+    script(name, source, tmp_path / target)
+    call = capsys.readouterr().out.splitlines()[-1]
+    state = load_file(tmp_path / weights)
+    if name == 'mmdtm_to_timm.py':
+        model = eval(call, {'timm': timm})
+        assert model.state_dict().keys() == state.keys()
+    else:
+        transformers = pytest.importorskip('transformers')
+        eval(call, {'transformers': transformers})
+        config = json.loads((tmp_path / 'out/config.json').read_text())
+        assert config['hidden_size'] == 48 and config['num_hidden_layers'] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'epoch_300.pth',
+        target,
+    ]
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_scripts__help(name, script, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script(name, '--help')
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert 'source' in printed and f'python tools/converters/{name}' in printed
+
+
+class Hostile:
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_scripts__hostile_pickle_is_refused_and_never_run(name, tmp_path, script):
+    source, trace = tmp_path / 'hostile.pth', tmp_path / 'trace'
+    state = checkpoint_of(pretrained())
+    torch.save({'state_dict': state, 'extra': Hostile(trace)}, source)
+    with pytest.raises(SystemExit, match=re.escape(str(source))):
+        script(name, source, tmp_path / 'out.safetensors')
+    assert [path.name for path in tmp_path.iterdir()] == ['hostile.pth']
+    # The pickle does what it is for where it is trusted.
+    torch.load(source, weights_only=False)
+    assert trace.exists()
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+@pytest.mark.parametrize('damage', ['absent', 'truncated', 'no weights'])
+def test_scripts__bad_sources_are_named(name, damage, tmp_path, script):
+    source = tmp_path / 'source.pth'
+    if damage == 'truncated':
+        torch.save({'state_dict': checkpoint_of(pretrained())}, source)
+        source.write_bytes(source.read_bytes()[:-1000])
+    elif damage == 'no weights':
+        torch.save({'meta': 1}, source)
+    with pytest.raises(SystemExit, match=re.escape(str(source))):
+        script(name, source, tmp_path / 'out.safetensors')
+    assert not (tmp_path / 'out.safetensors').exists()
+
+
+@pytest.mark.parametrize(('name', 'target', 'weights'), EXPORTS)
+def test_scripts__nothing_is_overwritten(name, target, weights, tmp_path, script):
+    source = tmp_path / 'source.pth'
+    torch.save({'state_dict': checkpoint_of(pretrained())}, source)
+    (tmp_path / target).write_text('mine')
+    with pytest.raises(SystemExit, match='exists'):
+        script(name, source, tmp_path / target)
+    assert (tmp_path / target).read_text() == 'mine'
+
+
+def test_write_safetensors__wrong_suffix_is_named(tmp_path):
+    with pytest.raises(ValueError, match='out.pth: name a file that ends'):
+        converters.write_safetensors({}, tmp_path / 'out.pth')
+
+
+@pytest.mark.parametrize('write', ['file', 'folder'])
+def test_writing__broken_off_leaves_nothing(write, tmp_path, monkeypatch):
+    def half(state, path, metadata):
+        save_file(state, path)
+        raise OSError('disk full')
+
+    monkeypatch.setattr(converters, 'save_file', half)
+    state = {'weight': torch.ones(2)}
+    with pytest.raises(OSError, match='disk full'):
+        if write == 'file':
+            converters.write_safetensors(state, tmp_path / 'out.safetensors')
+        else:
+            converters.write_transformers(state, {'image_size': 64}, tmp_path / 'out')
+    assert not list(tmp_path.iterdir())

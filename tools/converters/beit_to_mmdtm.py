@@ -1,0 +1,38 @@
+"""Convert a BEiT v2 style checkpoint into one that mmdtm loads.
+
+BEiT v2's own pre-trained and fine-tuned files, and those of programs built on
+its code, the DTM authors' release among them. The result has the names of
+mmdtm's own checkpoints:
+
+    python tools/converters/beit_to_mmdtm.py beitv2.pth beitv2_mmdtm.pth
+    tools/dist_train.sh configs/finetune/dtm_vit-b_100e_in1k.py 8 \\
+        --cfg-options model.backbone.init_cfg.checkpoint=beitv2_mmdtm.pth
+"""
+
+import argparse
+import sys
+
+import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.converters import from_beit, read_checkpoint, write_checkpoint
+
+
+def main() -> None:
+    """Read the command line and convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', help='the BEiT v2 style checkpoint')
+    parser.add_argument('target', help='the .pth file to write')
+    args = parser.parse_args()
+    try:
+        state, left_out = from_beit(read_checkpoint(args.source))
+        write_checkpoint(state, args.target)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    print(f'{args.target} is written: {len(state)} tensors.')
+    if left_out:
+        print(f'Left out: {", ".join(left_out)}.')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,39 @@
+"""Convert a checkpoint of mmdtm for timm, as safetensors.
+
+A pre-trained backbone, or a fine-tuned one with its classifier. The script
+prints the call that builds the model:
+
+    python tools/converters/mmdtm_to_timm.py epoch_300.pth dtm_vit-b.safetensors
+
+In Python, for a pre-trained ViT-B/16:
+
+    timm.create_model('beitv2_base_patch16_224', num_classes=0,
+                      global_pool='token', checkpoint_path='dtm_vit-b.safetensors')
+"""
+
+import argparse
+import sys
+
+import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.converters import read_checkpoint, to_timm, write_safetensors
+
+
+def main() -> None:
+    """Read the command line and convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', help="mmdtm's checkpoint")
+    parser.add_argument('target', help='the .safetensors file to write')
+    args = parser.parse_args()
+    try:
+        state, arguments = to_timm(read_checkpoint(args.source))
+        write_safetensors(state, args.target)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    print(f'{args.target} is written: {len(state)} tensors. Load it with')
+    print(f'timm.create_model({arguments}, checkpoint_path={args.target!r})')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,39 @@
+"""Convert a checkpoint of mmdtm for Hugging Face transformers.
+
+A pre-trained backbone, or a fine-tuned one with its classifier. The result is
+a folder with config.json, preprocessor_config.json and model.safetensors:
+
+    python tools/converters/mmdtm_to_transformers.py epoch_300.pth dtm_vit-b
+
+In Python:
+
+    BeitModel.from_pretrained('dtm_vit-b')
+"""
+
+import argparse
+import sys
+
+import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.converters import read_checkpoint, to_transformers, write_transformers
+
+
+def main() -> None:
+    """Read the command line and convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', help="mmdtm's checkpoint")
+    parser.add_argument('target', help='the folder to write')
+    args = parser.parse_args()
+    try:
+        state, config = to_transformers(read_checkpoint(args.source))
+        write_transformers(state, config, args.target)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    (architecture,) = config['architectures']
+    print(f'{args.target} is written: {len(state)} tensors. Load it with')
+    print(f'transformers.{architecture}.from_pretrained({args.target!r})')
+
+
+if __name__ == '__main__':
+    main()
