@@ -1,0 +1,94 @@
+"""A run of a second: a small classifier on 16 drawn images, on one CPU."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CONFIG = """
+custom_imports = dict(imports=['mmdtm.plugin'], allow_failed_imports=False)
+default_scope = 'mmpretrain'
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=4, base_channels=4,
+                  norm_cfg=dict(type='SyncBN')),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=2, in_channels=32))
+data_preprocessor = dict(num_classes=2, mean=[127.0] * 3, std=[64.0] * 3)
+dataset = dict(
+    type='CustomDataset', data_root='{data}', data_prefix='train',
+    pipeline=[dict(type='LoadWholeImage'), dict(type='PackInputs')])
+train_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dataset,
+    sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dataset,
+    sampler=dict(type='DefaultSampler', shuffle=False))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+test_evaluator = val_evaluator
+val_cfg = dict()
+test_cfg = dict()
+train_cfg = dict(by_epoch=True, max_epochs=2)
+optim_wrapper = dict(
+    type='AmpOptimWrapper', loss_scale='dynamic',
+    optimizer=dict(type='AdamW', lr=1e-3), clip_grad=dict(max_norm=3.0))
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=4)]
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
+randomness = dict(seed=0)
+"""
+
+
+def draw_images(folder: Path, classes: int = 2, each: int = 8) -> None:
+    """Noise in ImageNet's layout: train/c<class>/<number>.JPEG, 32 pixels."""
+    noise = np.random.default_rng(0)
+    for label in range(classes):
+        place = folder / 'train' / f'c{label}'
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f'{number}.JPEG', quality=95)
+
+
+def write_config(folder: Path, extra: str = '', name: str | None = None) -> Path:
+    """Draws the images, and writes the config with more statements at its end.
+
+    The name is the folder's by default: mmengine keeps one log per name and second.
+    """
+    draw_images(folder / 'data')
+    path = folder / f'{name or folder.name}.py'
+    path.write_text(CONFIG.replace('{data}', str(folder / 'data')) + extra)
+    return path
+
+
+def run_tool(name: str, *args) -> None:
+    """Runs tools/<name> in this process."""
+    argv = [name, *map(str, args)]
+    with mock.patch.object(sys, 'argv', argv):
+        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+
+
+def run_shell(name: str, *args, **env) -> subprocess.CompletedProcess:
+    """Runs the shell script tools/<name>, with this Python."""
+    return subprocess.run(
+        [ROOT / 'tools' / name, *map(str, args)],
+        env={**os.environ, 'PYTHON': sys.executable, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def log_rows(work_dir: Path) -> list[dict]:
+    """What the runs in a folder logged while training, oldest first."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for file in files for line in file.open()]
+    return [row for row in rows if 'loss' in row]
