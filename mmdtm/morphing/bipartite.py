@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .assignment import TokenAssignment
-from .checks import check_finite as require_finite
-from .checks import check_option, check_tokens, working_dtype
+from .checks import check_option, check_tokens
+from .gram import gram_matrix, inverse_norms, sum_rows
 from .schedule import effective_schedule
 
 PARTITIONS = ('alternate', 'random')
@@ -34,7 +34,8 @@ def bipartite_matching(
     Merged tokens being sums of original tokens up to a factor, each similarity
     follows from the Gram matrix G = V V^T of the original tokens: merging adds
     rows and columns of G. So the tokens are multiplied once, and an iteration
-    costs O(N^2) whatever C is.
+    costs O(N^2) whatever C is. Tokens whose squares overflow float32 need
+    float64.
 
     Equal similarities are settled by position: the earlier token of the second
     set is chosen, the earlier token of the first set merges first. A zero token
@@ -47,7 +48,8 @@ def bipartite_matching(
         partition: 'alternate' splits into even and odd positions, 'random'
             into random halves, the same for all images of the batch. The
             first set has the odd token, if any.
-        generator: source of the random halves; torch's default one if None.
+        generator: source of the random halves; torch's default one if None
+            (the one that torch.compile can trace).
         overflow: what an iteration cannot merge (it merges at most floor(t/2))
             goes to the next one for 'carry' and is forgotten for 'drop'. See
             `effective_schedule` for what then happens; what is left after
@@ -66,44 +68,32 @@ def bipartite_matching(
     """
     check_tokens(tokens)
     check_option(partition, PARTITIONS, 'partition')
-    merges = effective_schedule(tokens.shape[1], schedule, overflow)
-    if check_finite:
-        require_finite(tokens)
     batch_size, num_tokens, _ = tokens.shape
-    assignment = TokenAssignment.identity(batch_size, num_tokens, tokens.device)
-    if not any(merges):
-        return assignment
-    labels = assignment.labels
-    gram = _gram(tokens)
-    for merged in merges:
-        if merged == 0:
-            continue
-        count = gram.shape[1]
+    merges = [r for r in effective_schedule(num_tokens, schedule, overflow) if r]
+    gram = gram_matrix(tokens, check_finite)
+    labels = TokenAssignment.identity(batch_size, num_tokens, tokens.device).labels
+    count = num_tokens
+    for iteration, merged in enumerate(merges, start=1):
         first, second = _split(count, partition, generator, tokens.device)
         moves = _match(gram, first, second, merged)
         labels = moves.gather(1, labels)
-        gram = _merge(gram, moves, count - merged)
-    return TokenAssignment.trusted(labels, gram.shape[1])
-
-
-def _gram(tokens: Tensor) -> Tensor:
-    """V V^T, (B, N, N), of tokens scaled so that no square overflows."""
-    with torch.autocast(tokens.device.type, enabled=False):
-        v = tokens.to(working_dtype(tokens.dtype))
-        # One factor per image leaves all cosines, of merged tokens too, as
-        # they are.
-        largest = v.abs().amax((1, 2), keepdim=True)
-        v = v / largest.clamp(min=torch.finfo(v.dtype).tiny)
-        return v @ v.transpose(1, 2)
+        count -= merged
+        if iteration < len(merges):
+            # Merging adds rows, and the same columns: the matrix is symmetric.
+            rows = sum_rows(gram, moves, count)
+            gram = sum_rows(rows.transpose(1, 2), moves, count)
+    return TokenAssignment.trusted(labels, count)
 
 
 def _split(
-    count: int, partition: str, generator: torch.Generator | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
+    count: int,
+    partition: str,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> tuple[slice, slice] | tuple[Tensor, Tensor]:
     """Positions of the two sets, ceil(count / 2) and floor(count / 2) of them."""
     if partition == 'alternate':
-        positions = torch.arange(count, device=device)
-        return positions[::2], positions[1::2]
+        return slice(0, None, 2), slice(1, None, 2)
     # A generator draws on its own device: one on the CPU gives the same halves
     # whatever device the tokens are on.
     source = device if generator is None else generator.device
@@ -112,36 +102,24 @@ def _split(
     return positions[:half].sort().values, positions[half:].sort().values
 
 
-def _match(gram: Tensor, first: Tensor, second: Tensor, merged: int) -> Tensor:
+def _match(
+    gram: Tensor, first: slice | Tensor, second: slice | Tensor, merged: int
+) -> Tensor:
     """Merge the best pairs; return each token's new position, int64 (B, t)."""
-    squares = gram.diagonal(dim1=1, dim2=2)
-    inverse = torch.where(squares > 0, squares, torch.inf).rsqrt()
-    pairs = gram.index_select(1, first).index_select(2, second)
-    pairs = pairs * inverse[:, first].unsqueeze(2) * inverse[:, second].unsqueeze(1)
+    inverse = inverse_norms(gram)
+    # A token's own length does not change which partner is the best.
+    pairs = gram[:, first][:, :, second] * inverse[:, second].unsqueeze(1)
     best, partner = pairs.max(2)
+    best = best * inverse[:, first]
     order = best.sort(dim=1, descending=True, stable=True).indices
-    sources, stay = order[:, :merged], order[:, merged:]
-    kept = stay.shape[1]
-    to_first = torch.empty_like(order)
-    to_first.scatter_(1, sources, kept + partner.gather(1, sources))
-    ranks = torch.arange(kept, device=gram.device).expand_as(stay)
-    to_first.scatter_(1, stay, ranks)
+    # The first ranks join their partners, the others lead the new order; the
+    # second set follows.
+    kept = order.shape[1] - merged
+    ranks = torch.arange(order.shape[1], device=gram.device)
+    places = torch.where(
+        ranks < merged, kept + partner.gather(1, order), ranks - merged
+    )
     moves = torch.empty(gram.shape[:2], dtype=torch.int64, device=gram.device)
-    moves[:, first] = to_first
-    moves[:, second] = kept + torch.arange(len(second), device=gram.device)
+    moves[:, first] = torch.empty_like(order).scatter_(1, order, places)
+    moves[:, second] = torch.arange(kept, gram.shape[1] - merged, device=gram.device)
     return moves
-
-
-def _merge(gram: Tensor, moves: Tensor, count: int) -> Tensor:
-    """Add the rows and columns of tokens that move to the same position."""
-    batch_size, old = moves.shape
-    rows = torch.arange(batch_size, device=gram.device).unsqueeze(1) * count + moves
-    rows = rows.flatten()
-
-    def add_rows(square: Tensor) -> Tensor:
-        out = square.new_zeros(batch_size * count, square.shape[2])
-        out = out.index_add_(0, rows, square.flatten(0, 1))
-        return out.view(batch_size, count, -1)
-
-    # The Gram matrix is symmetric: its columns are the rows of its transpose.
-    return add_rows(add_rows(gram).transpose(1, 2).contiguous())

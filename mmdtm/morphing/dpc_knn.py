@@ -1,12 +1,11 @@
 """Density-peaks clustering with k nearest neighbours (DPC-kNN)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .assignment import TokenAssignment
-from .checks import check_count, check_tokens, working_dtype
-from .checks import check_finite as require_finite
+from .checks import check_count, check_tokens
+from .gram import gram_matrix, inverse_norms
 
 
 @torch.no_grad()
@@ -16,11 +15,12 @@ def dpc_knn(
     """Group tokens around density peaks, all images at once.
 
     A centre is a token in a dense place and far from every denser token. With
-    distances d between tokens of unit length, the density of a token is
-    rho_i = exp(-mean of d_ij^2 over its nearest neighbours), its separation
-    delta_i the distance to the nearest denser token (for the densest, the
-    largest distance from it), and the N_m tokens with the highest
-    rho_i * delta_i become centres. Every other token joins its nearest centre.
+    squared distances d_ij^2 = 2 - 2 cos(v_i, v_j), those of unit tokens, the
+    density of a token is rho_i = exp(-mean of d_ij^2 over its nearest
+    neighbours), its separation delta_i the distance to the nearest denser
+    token (for the densest, the largest distance from it), and the N_m tokens
+    with the highest rho_i * delta_i become centres. Every other token joins
+    its nearest centre.
 
     Density peaks are of Rodriguez and Laio, "Clustering by fast search and
     find of density peaks", Science 344, 2014; the density from nearest
@@ -47,26 +47,25 @@ def dpc_knn(
     batch_size, num_tokens, _ = tokens.shape
     check_count(num_clusters, 1, num_tokens, 'num_clusters')
     check_count(num_neighbors, 1, None, 'num_neighbors')
-    if check_finite:
-        require_finite(tokens)
+    gram = gram_matrix(tokens, check_finite)
     if num_clusters == num_tokens:  # also N = 1, which has no neighbours
         return TokenAssignment.identity(batch_size, num_tokens, tokens.device)
-    with torch.autocast(tokens.device.type, enabled=False):
-        x = F.normalize(tokens.to(working_dtype(tokens.dtype)), dim=2)
-        squares = (2 - 2 * x @ x.transpose(1, 2)).clamp(min=0)
-    squares.diagonal(dim1=1, dim2=2).zero_()
+    lengths = inverse_norms(gram)
+    squares = 2 - 2 * gram * (lengths.unsqueeze(1) * lengths.unsqueeze(2))
+    # Mutual nearest neighbours are equally dense; rounding must not tell them
+    # apart, so the distances are made symmetric to the last bit.
+    squares = torch.maximum(squares, squares.transpose(1, 2)).clamp(min=0)
 
     # Each token is its own nearest neighbour; leave it out.
-    itself = torch.eye(num_tokens, dtype=torch.bool, device=x.device)
+    itself = torch.eye(num_tokens, dtype=torch.bool, device=gram.device)
     others = squares.masked_fill(itself, torch.inf)
     neighbors = others.topk(min(num_neighbors, num_tokens - 1), largest=False)
     density = (-neighbors.values.mean(2)).exp()
 
     # Of two equally dense tokens the earlier counts as the denser.
     order = density.sort(dim=1, descending=True, stable=True).indices
-    rank = torch.empty_like(order)
-    places = torch.arange(num_tokens, device=x.device).expand_as(order)
-    rank.scatter_(1, order, places)
+    places = torch.arange(num_tokens, device=gram.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
     denser = rank.unsqueeze(1) < rank.unsqueeze(2)
     distance = squares.sqrt()
     separation = distance.masked_fill(~denser, torch.inf).amin(2)
@@ -77,5 +76,5 @@ def dpc_knn(
     to_centres = distance.gather(2, centres.unsqueeze(1).expand(-1, num_tokens, -1))
     labels = to_centres.argmin(2)
     # A centre belongs to itself even where another lies on the same point.
-    clusters = torch.arange(num_clusters, device=x.device).expand_as(centres)
+    clusters = torch.arange(num_clusters, device=gram.device).expand_as(centres)
     return TokenAssignment.trusted(labels.scatter(1, centres, clusters), num_clusters)

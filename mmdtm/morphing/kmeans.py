@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .assignment import TokenAssignment
-from .checks import check_count, check_tokens, working_dtype
+from .checks import check_count, check_tokens
 from .checks import check_finite as require_finite
+from .gram import gram_matrix, inverse_norms, squared_norms, sum_rows
 
 
 @torch.no_grad()
@@ -27,6 +28,10 @@ def kmeans(
     end, every cluster without tokens takes the token that lies farthest from
     its own centre, different ones for different clusters; the token nearest to
     each centre is never taken. Equal distances are settled by position.
+
+    Centres being means of tokens, their distances follow from the tokens' Gram
+    matrix, as in `bipartite_matching`: an iteration costs O(N^2), whatever C
+    and N_m are.
 
     Args:
         tokens: floating point (B, N, C).
@@ -56,58 +61,84 @@ def kmeans(
                 'init must hold the first centres, of shape '
                 f'{(batch_size, num_clusters, channels)}, got {tuple(init.shape)}'
             )
-    if check_finite:
-        require_finite(tokens)
-        if init is not None:
-            require_finite(init, 'init')
-    with torch.autocast(tokens.device.type, enabled=False):
-        x = F.normalize(tokens.to(working_dtype(tokens.dtype)), dim=2)
-        if init is None:
-            centres = _random_tokens(x, num_clusters, generator)
-        else:
-            centres = init.to(x)
-        for _ in range(num_iters):
-            assignment = _assign(x, centres)
-            centres = assignment.morph(x)
-        return _assign(x, centres)
-
-
-def _random_tokens(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Choose ``count`` distinct tokens of each image."""
-    source = x.device if generator is None else generator.device
-    keys = torch.rand(x.shape[:2], generator=generator, device=source)
-    chosen = keys.sort(dim=1, stable=True).indices[:, :count].to(x.device)
-    return x.gather(1, chosen.unsqueeze(2).expand(-1, -1, x.shape[2]))
-
-
-def _assign(x: Tensor, centres: Tensor) -> TokenAssignment:
-    """Give each unit token its nearest centre, and each centre a token."""
-    num_clusters = centres.shape[1]
-    # |x - c|^2 = 1 - 2 (x.c - |c|^2 / 2)
-    closeness = x @ centres.transpose(1, 2)
-    closeness = closeness - centres.square().sum(2).unsqueeze(1) / 2
-    closeness, labels = closeness.max(2)
-    labels = _fill_empty(labels, closeness, num_clusters)
+    if check_finite and init is not None:
+        require_finite(init, 'init')
+    gram = gram_matrix(tokens, check_finite)
+    lengths = inverse_norms(gram)
+    cosines = gram * (lengths.unsqueeze(1) * lengths.unsqueeze(2))
+    if init is None:
+        chosen = _random_tokens(tokens, num_clusters, generator)
+        products = cosines.gather(1, chosen.unsqueeze(2).expand(-1, -1, num_tokens))
+        squares = squared_norms(cosines).gather(1, chosen)
+    else:
+        init = init.to(cosines)
+        with torch.autocast(tokens.device.type, enabled=False):
+            products = init @ tokens.to(cosines).transpose(1, 2)
+        products = products * lengths.unsqueeze(1)
+        squares = init.square().sum(2)
+    labels = _assign(products, squares, cosines)
+    for _ in range(num_iters):
+        products, squares = _centres(labels, cosines, num_clusters)
+        labels = _assign(products, squares, cosines)
     return TokenAssignment.trusted(labels, num_clusters)
 
 
-def _fill_empty(labels: Tensor, closeness: Tensor, num_clusters: int) -> Tensor:
+def _random_tokens(
+    tokens: Tensor, count: int, generator: torch.Generator | None
+) -> Tensor:
+    """Choose ``count`` distinct tokens of each image, int64 (B, count)."""
+    source = tokens.device if generator is None else generator.device
+    keys = torch.rand(tokens.shape[:2], generator=generator, device=source)
+    return keys.sort(dim=1, stable=True).indices[:, :count].to(tokens.device)
+
+
+def _centres(labels: Tensor, cosines: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Describe the means of the clusters by their products.
+
+    Returns:
+        Products of centres and unit tokens (B, N_m, N), and the centres'
+        squared lengths (B, N_m).
+    """
+    sizes = torch.zeros_like(labels[:, :count])
+    sizes = sizes.scatter_add_(1, labels, torch.ones_like(labels))
+    products = sum_rows(cosines, labels, count) / sizes.unsqueeze(2)
+    own = products.gather(1, labels.unsqueeze(1)).transpose(1, 2)
+    return products, sum_rows(own, labels, count).squeeze(2) / sizes
+
+
+def _assign(products: Tensor, squares: Tensor, cosines: Tensor) -> Tensor:
+    """Give each unit token its nearest centre, and each centre a token.
+
+    Args:
+        products: of centres and tokens, (B, N_m, N).
+        squares: squared lengths of the centres, (B, N_m).
+        cosines: of tokens, (B, N, N).
+
+    Returns:
+        int64 (B, N), the cluster of each token.
+    """
+    # |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2)
+    closeness, labels = (products - squares.unsqueeze(2) / 2).max(1)
+    distances = squared_norms(cosines) - 2 * closeness
+    return _fill_empty(labels, distances, products.shape[1])
+
+
+def _fill_empty(labels: Tensor, distances: Tensor, num_clusters: int) -> Tensor:
     """Move the farthest tokens into the empty clusters, one into each.
 
     Written without asking whether there are any, so that nothing waits for
     the device.
     """
     num_tokens = labels.shape[1]
-    order = closeness.sort(dim=1, descending=True, stable=True).indices
-    ranks = torch.empty_like(order)
+    order = distances.sort(dim=1, stable=True).indices
     places = torch.arange(num_tokens, device=labels.device).expand_as(order)
-    ranks.scatter_(1, order, places)  # 0 is the token nearest to its centre
+    ranks = torch.empty_like(order).scatter_(1, order, places)  # 0 is the nearest
     nearest = labels.new_full((len(labels), num_clusters), num_tokens)
     nearest = nearest.scatter_reduce(1, labels, ranks, 'amin')
     empty = nearest == num_tokens
     # The nearest token of each cluster stays, whatever its distance.
     movable = torch.where(ranks == nearest.gather(1, labels), -1, ranks)
-    farthest = movable.sort(dim=1, descending=True).indices
+    farthest = movable.sort(dim=1, descending=True, stable=True).indices
     turn = (empty.cumsum(1) - 1).clamp(min=0)
     moved = torch.where(empty, farthest.gather(1, turn), num_tokens)
     clusters = torch.arange(num_clusters, device=labels.device).expand_as(moved)

@@ -1,0 +1,79 @@
+"""Gram matrices of tokens, on which matching and clustering work.
+
+Merged tokens and cluster centres are sums of tokens up to a factor. Whatever
+is asked of them, a cosine or a distance, follows from the products of the
+tokens with each other, so the tokens are multiplied once, and no iteration
+costs more for wider tokens.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import working_dtype
+
+
+def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
+    """Multiply all tokens of an image with each other: G = V V^T.
+
+    Args:
+        tokens: floating point (B, N, C).
+        check_finite: whether to raise on NaN and infinity, which waits for the
+            device. Never checked while torch.compile traces.
+
+    Returns:
+        (B, N, N), float64 for float64 tokens and else float32, whatever
+        autocast says.
+
+    Raises:
+        ValueError: if a token is not finite, or so large that its square is not.
+    """
+    with torch.autocast(tokens.device.type, enabled=False):
+        v = tokens.to(working_dtype(tokens.dtype))
+        gram = v @ v.transpose(1, 2)
+    if check_finite and not torch.compiler.is_compiling():
+        finite = squared_norms(gram).isfinite().all(1)
+        if not finite.all():
+            image = int(finite.logical_not().nonzero()[0])
+            raise ValueError(
+                'tokens hold NaN, infinity or numbers whose squares overflow, '
+                f'first in image {image} of the batch; look at what produced '
+                'them (often half precision)'
+            )
+    return gram
+
+
+def squared_norms(gram: Tensor) -> Tensor:
+    """Return the diagonal, (B, N): each token's squared length."""
+    return gram.diagonal(dim1=1, dim2=2)
+
+
+def inverse_norms(gram: Tensor) -> Tensor:
+    """Return 1 / |v_i|, (B, N), and 0 for a zero token: its cosines become 0."""
+    squares = squared_norms(gram)
+    return torch.where(squares > 0, squares, torch.inf).rsqrt()
+
+
+def sum_rows(matrix: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Add up the rows that share a label, always in the same order.
+
+    Args:
+        matrix: (B, N, M).
+        labels: int64 (B, N) in [0, count).
+        count: number of labels.
+
+    Returns:
+        (B, count, M); rows of zeros for labels that do not occur.
+    """
+    batch_size, num_rows, width = matrix.shape
+    first = torch.arange(batch_size, device=labels.device).unsqueeze(1) * num_rows
+    rows = labels.sort(dim=1, stable=True).indices + first
+    sizes = labels.new_zeros(batch_size, count)
+    sizes = sizes.scatter_add_(1, labels, torch.ones_like(labels)).flatten()
+    starts = sizes.cumsum(0) - sizes
+    # An embedding bag is this sum without atomic additions: on CUDA, too, the
+    # same tokens give the same groups again.
+    sums = F.embedding_bag(
+        rows.flatten(), matrix.reshape(-1, width), starts, mode='sum'
+    )
+    return sums.view(batch_size, count, width)

@@ -1,0 +1,251 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from mmdtm.morphing import TokenAssignment, bipartite_matching, dtm_loss
+
+DISTANCES = ['cosine', 'l1', 'l2', 'smooth_l1']
+
+
+def distance_of(u, v, distance, beta):
+    """Distance of two vectors, written out."""
+    if distance == 'cosine':
+        return 1 - sum(a * b for a, b in zip(u, v, strict=True)) / (
+            math.hypot(*u) * math.hypot(*v)
+        )
+    total = 0.0
+    for a, b in zip(u, v, strict=True):
+        x = abs(a - b)
+        if distance == 'l1':
+            total += x
+        elif distance == 'l2':
+            total += x * x
+        else:
+            total += x * x / (2 * beta) if x < beta else x - beta / 2
+    return total / len(u)
+
+
+def loop_loss(online, target, assignments, distance, reduction, beta):
+    """Eq. (3-5) by loops over images, levels and groups."""
+    batch, tokens, _ = online.shape
+    total = 0.0
+    for assignment in assignments:
+        for b in range(batch):
+            for group in range(assignment.num_morphed):
+                members = [i for i in range(tokens) if assignment.labels[b, i] == group]
+                if members:
+                    u = online[b, members].mean(0).tolist()
+                    v = target[b, members].mean(0).tolist()
+                    total += len(members) * distance_of(u, v, distance, beta)
+    total /= batch
+    return total / (tokens * len(assignments)) if reduction == 'mean' else total
+
+
+def made_case(batch=2, tokens=7, channels=3, groups=(3, 5), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    online, target = torch.randn(
+        2, batch, tokens, channels, dtype=torch.float64, generator=generator
+    )
+    assignments = [
+        TokenAssignment(torch.randint(g, (batch, tokens), generator=generator), g)
+        for g in groups
+    ]
+    return online, target, assignments
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(2, 5),
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.sampled_from(DISTANCES),
+    st.sampled_from(['mean', 'sum']),
+    st.floats(0.1, 3),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=100, deadline=None)
+def test_loss__is_what_loops_give(
+    batch, tokens, channels, groups, distance, reduction, beta, seed
+):
+    case = made_case(batch, tokens, channels, groups, seed)
+    loss = dtm_loss(*case, distance, reduction, beta)
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(
+        loop_loss(*case, distance, reduction, beta), rel=1e-9, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize('distance', DISTANCES)
+def test_all_tokens_apart__is_the_token_wise_loss(distance):
+    u, v, _ = made_case()
+    loss = dtm_loss(u, v, [TokenAssignment.identity(2, 7)], distance)
+    expected = {
+        'cosine': (1 - F.cosine_similarity(u, v, dim=2)).mean(),
+        'l1': F.l1_loss(u, v),
+        'l2': F.mse_loss(u, v),
+        'smooth_l1': F.smooth_l1_loss(u, v),
+    }[distance]
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('distance', DISTANCES)
+def test_one_group__is_the_image_level_loss(distance):
+    u, v, _ = made_case()
+    assignment = bipartite_matching(v, (6, 0, 0))
+    assert assignment.num_morphed == 1
+    loss = dtm_loss(u, v, [assignment], distance)
+    u, v = u.mean(1), v.mean(1)
+    expected = {
+        'cosine': (1 - F.cosine_similarity(u, v, dim=1)).mean(),
+        'l1': F.l1_loss(u, v),
+        'l2': F.mse_loss(u, v),
+        'smooth_l1': F.smooth_l1_loss(u, v),
+    }[distance]
+    torch.testing.assert_close(loss, expected)
+
+
+def test_levels__add_up_or_average():
+    u, v, (first, second) = made_case()
+    parts = [dtm_loss(u, v, [a], reduction='sum') for a in (first, second)]
+    both = dtm_loss(u, v, [first, second], reduction='sum')
+    torch.testing.assert_close(both, sum(parts))
+    mean = dtm_loss(u, v, [first, second], reduction='mean')
+    torch.testing.assert_close(mean, sum(parts) / 14)
+
+
+def test_cosine__does_not_tell_sums_from_means():
+    u, v, assignments = made_case()
+    total = 0
+    for assignment in assignments:
+        sums = [assignment.morph(x, 'sum') for x in (u, v)]
+        d = 1 - F.cosine_similarity(*sums, dim=2)
+        total = total + (assignment.sizes() * d).sum() / 2
+    torch.testing.assert_close(dtm_loss(u, v, assignments, reduction='sum'), total)
+
+
+@pytest.mark.parametrize('distance', DISTANCES)
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+def test_gradient__reaches_u_and_never_v(distance, reduction):
+    u, v, assignments = made_case()
+    u.requires_grad_()
+    v.requires_grad_()
+    # One level: the signs of l1 may cancel between two.
+    dtm_loss(u, v, assignments[:1], distance, reduction).backward()
+    assert v.grad is None
+    assert (u.grad != 0).any(2).all()
+    assert gradcheck(
+        lambda u: dtm_loss(u, v.detach(), assignments, distance, reduction), u
+    )
+
+
+def test_equal_tokens__have_no_loss_and_matched_ones_less_than_others():
+    u, v, assignments = made_case()
+    for distance in DISTANCES:
+        assert dtm_loss(v, v, assignments, distance).item() == pytest.approx(
+            0, abs=1e-9
+        )
+        near = dtm_loss(v + 0.01 * u, v, assignments, distance)
+        assert near < dtm_loss(v.flip(0), v, assignments, distance)
+
+
+def test_permuted_batch__changes_nothing():
+    u, v, assignments = made_case(batch=3)
+    permutation = torch.tensor([2, 0, 1])
+    permuted = [
+        TokenAssignment(a.labels[permutation], a.num_morphed) for a in assignments
+    ]
+    torch.testing.assert_close(
+        dtm_loss(u[permutation], v[permutation], permuted),
+        dtm_loss(u, v, assignments),
+    )
+
+
+@pytest.mark.parametrize('distance', DISTANCES)
+def test_half_precision__is_compared_in_float32(distance):
+    u, v, assignments = made_case(channels=64)
+    u, v = u.bfloat16().requires_grad_(), v.float()
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = dtm_loss(u, v, assignments, distance)
+    assert loss.dtype == torch.float32
+    expected = dtm_loss(u.detach().float(), v, assignments, distance)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-6, atol=1e-6)
+    loss.backward()
+    assert u.grad.dtype == torch.bfloat16
+    assert u.grad.isfinite().all()
+
+
+def test_zero_tokens__keep_loss_and_gradient_finite():
+    u, v, assignments = made_case()
+    u[0, :3] = 0
+    v[1, :3] = 0
+    u.requires_grad_()
+    for distance in DISTANCES:
+        loss = dtm_loss(u, v, [TokenAssignment.identity(2, 7)], distance)
+        (grad,) = torch.autograd.grad(loss, u)
+        assert loss.isfinite()
+        assert grad.isfinite().all()
+
+
+def test_compile__gives_the_same_in_one_graph():
+    u, v, assignments = made_case()
+    labels = [a.labels for a in assignments]
+    u.requires_grad_()
+    torch._dynamo.reset()
+
+    def loss_of(u, v, *labels):
+        groups = [TokenAssignment(x, n) for x, n in zip(labels, (3, 5), strict=True)]
+        return dtm_loss(u, v, groups)
+
+    compiled = torch.compile(loss_of, backend='aot_eager', fullgraph=True)
+    loss, expected = compiled(u, v, *labels), loss_of(u, v, *labels)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, u), torch.autograd.grad(expected, u)
+    )
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('culprit', ['online', 'target'])
+def test_values__that_are_not_finite_are_refused_or_returned(value, culprit):
+    u, v, assignments = made_case()
+    (u if culprit == 'online' else v)[0, 1, 2] = value
+    with pytest.raises(ValueError, match=f'{culprit} holds NaN'):
+        dtm_loss(u, v, assignments, 'l2')
+    assert not dtm_loss(u, v, assignments, 'l2', check_finite=False).isfinite()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            dict(online=torch.zeros(2, 7, 4)),
+            r'one shape .* \(2, 7, 4\) and \(2, 7, 3\)',
+        ),
+        (dict(online=torch.zeros(7, 3)), r'online must have shape \(B, N, C\)'),
+        (dict(target=torch.zeros(2, 7, 3).int()), 'target must be floating point'),
+        (dict(distance='l3'), "distance must be one of .* got 'l3'"),
+        (dict(reduction='none'), "reduction must be one of .* got 'none'"),
+        (dict(beta=0.0), 'beta must be above 0'),
+        (dict(assignments=[]), 'at least one'),
+        (dict(assignments=None), 'at least one'),
+        (
+            dict(assignments=[TokenAssignment.identity(2, 6)]),
+            r'assignments\[0\] is for \(2, 6\)',
+        ),
+        (
+            dict(assignments=[TokenAssignment.identity(3, 7)]),
+            r'assignments\[0\] is for \(3, 7\)',
+        ),
+        (dict(assignments=TokenAssignment.identity(2, 7)), 'must be a sequence'),
+    ],
+)
+def test_arguments__that_are_refused(change, message):
+    u, v, assignments = made_case()
+    arguments = dict(online=u, target=v, assignments=assignments)
+    with pytest.raises(ValueError, match=message):
+        dtm_loss(**(arguments | change))
