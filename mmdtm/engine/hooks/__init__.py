@@ -2,7 +2,14 @@
 
 from .data_check_hook import DataCheckHook
 from .feature_probe_hook import FeatureProbeHook
+from .morphing_visual_hook import MorphingVisualHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .throughput_hook import ThroughputHook
 
-__all__ = ['DataCheckHook', 'FeatureProbeHook', 'NonFiniteLossHook', 'ThroughputHook']
+__all__ = [
+    'DataCheckHook',
+    'FeatureProbeHook',
+    'MorphingVisualHook',
+    'NonFiniteLossHook',
+    'ThroughputHook',
+]

@@ -1,0 +1,129 @@
+"""Pictures of block masks and morphed groups while pre-training runs."""
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from mmdtm.models.selfsup.dtm import stack_masks, supervise
+from mmdtm.visualization import denormalize, morphing_sheet
+
+
+@HOOKS.register_module()
+class MorphingVisualHook(Hook):
+    """Draw some of the current batch's images, their masks and their groups.
+
+    The picture goes to all visualizer back-ends: as ``morphing_STEP.png`` under
+    ``vis_data/vis_image`` with the local one, under Images in TensorBoard. The groups
+    are those of the schedule that comes next. Nothing about the training changes:
+    the morphing's step and torch's random state stay where they are.
+
+    Args:
+        interval: Iterations between two pictures.
+        num_images: How many of the batch's first images are drawn.
+        fill: ``'palette'`` or ``'mean'``, see ``mmdtm.visualization.draw_groups``.
+        side: Pixels of each image's side.
+
+    Raises:
+        ValueError: If a number is below 1 or ``fill`` is unknown; when training
+            starts, if the model has no ``target_generator``.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(
+        self,
+        interval: int = 500,
+        num_images: int = 4,
+        fill: str = 'palette',
+        side: int = 224,
+    ) -> None:
+        for name, value in (
+            ('interval', interval),
+            ('num_images', num_images),
+            ('side', side),
+        ):
+            if value < 1:
+                raise ValueError(
+                    f'MorphingVisualHook: {name} must be at least 1, got {value}.'
+                )
+        if fill not in ('palette', 'mean'):
+            raise ValueError(
+                f"MorphingVisualHook: fill must be 'palette' or 'mean', got {fill!r}."
+            )
+        self.interval = interval
+        self.num_images = num_images
+        self.fill = fill
+        self.side = side
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse a model without target tokens before hours have passed."""
+        if not hasattr(_unwrapped(runner), 'target_generator'):
+            raise ValueError(
+                'MorphingVisualHook draws the groups of target tokens, and '
+                f'{type(_unwrapped(runner)).__name__} has no target_generator. Use it '
+                'with DTM, or remove it from custom_hooks.'
+            )
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Draw every ``interval`` iterations, in the main process alone."""
+        if self.every_n_train_iters(runner, self.interval) and is_main_process():
+            runner.visualizer.add_image(
+                'morphing', self.draw(_unwrapped(runner), data_batch), runner.iter + 1
+            )
+
+    @torch.no_grad()
+    def draw(self, model: torch.nn.Module, data_batch: dict) -> np.ndarray:
+        """Draw the first images of a batch.
+
+        Args:
+            model: A ``DTM``.
+            data_batch: As the dataloader gives it.
+
+        Returns:
+            numpy.ndarray: uint8 (H, W, 3), RGB.
+        """
+        preprocessor, morphing = model.data_preprocessor, model.morphing
+        data = preprocessor(data_batch, True)
+        view = data['inputs'][-1][: self.num_images]
+        samples = data['data_samples'][: self.num_images]
+        training = morphing is not None and morphing.training
+        devices = [view.device] if view.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            if training:
+                morphing.eval()
+            try:
+                _, assignments = supervise(model.target_generator, morphing, view)
+            finally:
+                if training:
+                    morphing.train()
+        masks = None
+        if samples and 'mask' in samples[0]:
+            masks = stack_masks(samples, torch.device('cpu')).numpy()
+        images = denormalize(
+            view,
+            preprocessor.target_mean.flatten().tolist(),
+            preprocessor.target_std.flatten().tolist(),
+        )
+        return morphing_sheet(
+            images,
+            masks,
+            assignments,
+            model.target_generator.grid_size,
+            self.fill,
+            self.side,
+        )
+
+
+def _unwrapped(runner: Runner) -> torch.nn.Module:
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model

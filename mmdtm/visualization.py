@@ -1,0 +1,525 @@
+"""Drawing on patch grids: groups of tokens, block masks, right and wrong patches.
+
+Everything takes and gives uint8 RGB arrays, (H, W, 3). A picture to draw on is
+made of whole cells: ``fit_to_grid`` brings a photograph to such a size first.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.colors import hsv_to_rgb
+from PIL import Image, ImageDraw, ImageFont
+
+from mmdtm.morphing import TokenAssignment
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers; without
+# black and yellow, which are grid and paper here.
+LINE_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+
+# Right is light and wrong is dark, so that the two also differ in grey. From the
+# mildest to the strongest of each:
+RIGHT = ((198, 236, 178), (64, 200, 96))
+WRONG = ((238, 92, 76), (80, 0, 12))
+_PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 24), (110, 110, 110)
+
+
+def denormalize(
+    images: torch.Tensor, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
+    """Undo a preprocessor's normalisation.
+
+    Args:
+        images: (B, 3, H, W), any float dtype and device, RGB.
+        mean: Subtracted means, on the 0-255 scale.
+        std: Divisors, on the 0-255 scale.
+
+    Returns:
+        uint8 (B, H, W, 3).
+    """
+    images = images.detach().float().cpu().permute(0, 2, 3, 1)
+    images = images * torch.tensor(std) + torch.tensor(mean)
+    return images.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def fit_to_grid(
+    image: np.ndarray, grid: tuple[int, int], side: int = 336
+) -> np.ndarray:
+    """Resize an image so that every cell of a grid has the same whole size.
+
+    Args:
+        image: uint8 (H, W, 3).
+        grid: Rows and columns (h, w).
+        side: About how many pixels the longer side is to have.
+
+    Returns:
+        uint8 (h * c, w * c, 3) with square cells of c = side / max(h, w) pixels,
+        rounded, at least 2.
+    """
+    cell = max(2, round(side / max(grid)))
+    size = (grid[1] * cell, grid[0] * cell)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def paint_cells(
+    image: np.ndarray, colors: np.ndarray, opacity: float | np.ndarray = 0.6
+) -> np.ndarray:
+    """Lay a colour over each cell.
+
+    Args:
+        image: uint8 (H, W, 3), H and W multiples of h and w.
+        colors: (h, w, 3) on the 0-255 scale.
+        opacity: One number in [0, 1], or (h, w) of them.
+
+    Returns:
+        uint8 (H, W, 3), a new array.
+
+    Raises:
+        ValueError: If the grid does not divide the image.
+    """
+    colors = np.asarray(colors, np.float64)
+    opacity = np.broadcast_to(np.asarray(opacity, np.float64), colors.shape[:2])
+    blend = _to_pixels(opacity[..., None], image)
+    mixed = (1 - blend) * image + blend * _to_pixels(colors, image)
+    return mixed.round().clip(0, 255).astype(np.uint8)
+
+
+def outline(
+    image: np.ndarray,
+    labels: np.ndarray,
+    color: Sequence[int],
+    width: int = 1,
+    only: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Draw the borders between cells of different labels.
+
+    Args:
+        image: uint8 (H, W, 3), H and W multiples of h and w.
+        labels: int (h, w).
+        color: RGB, 0-255.
+        width: Pixels of the line, which lies inside the cells.
+        only: Draw around these labels, the picture's rim included; None draws
+            every border inside the picture.
+
+    Returns:
+        uint8 (H, W, 3), a new array.
+    """
+    labels = np.asarray(labels)
+    # Around the picture lies a ring of the same labels, or of a foreign one.
+    rim = (
+        np.pad(labels, 1, mode='edge')
+        if only is None
+        else np.pad(labels, 1, constant_values=labels.min() - 1)
+    )
+    drawn = np.ones_like(labels, bool) if only is None else np.isin(labels, only)
+    image = image.copy()
+    height = image.shape[0] // labels.shape[0]
+    breadth = image.shape[1] // labels.shape[1]
+    for row, column in zip(*np.nonzero(drawn), strict=True):
+        cell = image[
+            row * height : (row + 1) * height, column * breadth : (column + 1) * breadth
+        ]
+        own = labels[row, column]
+        if rim[row, column + 1] != own:
+            cell[:width] = color
+        if rim[row + 2, column + 1] != own:
+            cell[-width:] = color
+        if rim[row + 1, column] != own:
+            cell[:, :width] = color
+        if rim[row + 1, column + 2] != own:
+            cell[:, -width:] = color
+    return image
+
+
+def group_colors(labels: np.ndarray) -> np.ndarray:
+    """One colour for each group; the larger two groups, the less alike.
+
+    Args:
+        labels: int (h, w), each cell's group.
+
+    Returns:
+        (h, w, 3) on the 0-255 scale.
+    """
+    groups, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    rank = np.empty(len(groups))
+    rank[np.argsort(-sizes, kind='stable')] = np.arange(len(groups))
+    # Steps of the golden section never come close to an earlier hue; three
+    # brightnesses tell apart the hues that do.
+    hue = (0.58 + rank * 0.61803398875) % 1
+    saturation = np.choose(rank.astype(int) % 3, [0.85, 0.55, 0.95])
+    value = np.choose(rank.astype(int) % 3, [0.95, 1.0, 0.6])
+    colors = hsv_to_rgb(np.stack([hue, saturation, value], axis=-1)) * 255
+    return colors[inverse.reshape(np.shape(labels))]
+
+
+def draw_groups(
+    image: np.ndarray, labels: np.ndarray, fill: str = 'palette', opacity: float = 0.5
+) -> np.ndarray:
+    """Show which patches belong to one morphed token, as the paper's overview does.
+
+    Args:
+        image: uint8 (H, W, 3), H and W multiples of h and w.
+        labels: int (h, w), each patch's group.
+        fill: ``'palette'`` lays a distinct colour over every group of more than one
+            patch and leaves single patches as they are; ``'mean'`` fills every
+            group with the mean colour of its pixels.
+        opacity: Of the palette's colours.
+
+    Returns:
+        uint8 (H, W, 3), with dark borders between groups.
+
+    Raises:
+        ValueError: If ``fill`` is neither.
+    """
+    labels = np.asarray(labels)
+    _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(labels.shape)
+    if fill == 'palette':
+        drawn = paint_cells(image, group_colors(labels), opacity * (sizes[inverse] > 1))
+    elif fill == 'mean':
+        pixels = _to_pixels(inverse[..., None], image)[..., 0]
+        sums = np.stack(
+            [
+                np.bincount(pixels.ravel(), image[..., channel].ravel(), len(sizes))
+                for channel in range(3)
+            ],
+            axis=-1,
+        )
+        means = sums / np.bincount(pixels.ravel(), minlength=len(sizes))[:, None]
+        drawn = means.round().astype(np.uint8)[pixels]
+    else:
+        raise ValueError(f"fill must be 'palette' or 'mean', got {fill!r}.")
+    return outline(drawn, labels, _INK)
+
+
+def draw_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Cover the masked patches with grey.
+
+    Args:
+        image: uint8 (H, W, 3), H and W multiples of h and w.
+        mask: bool (h, w), True = masked.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    mask = np.asarray(mask, bool)
+    return paint_cells(image, np.full((*mask.shape, 3), 128.0), 1.0 * mask)
+
+
+def correctness_colors(
+    right: np.ndarray, distance: np.ndarray, confidence: np.ndarray
+) -> np.ndarray:
+    """Green for right patches, red for wrong ones (Figure 2).
+
+    Args:
+        right: bool (h, w).
+        distance: (h, w) in [0, 1]: how far the predicted class lies from the true
+            one; darkens the red.
+        confidence: (h, w) in [0, 1]: probability of the predicted class; deepens
+            the green.
+
+    Returns:
+        (h, w, 3) on the 0-255 scale.
+    """
+    green = _between(RIGHT, np.asarray(confidence))
+    red = _between(WRONG, np.asarray(distance))
+    return np.where(np.asarray(right)[..., None], green, red)
+
+
+def draw_correctness(
+    image: np.ndarray,
+    right: np.ndarray,
+    distance: np.ndarray,
+    confidence: np.ndarray,
+    opacity: float = 0.62,
+) -> np.ndarray:
+    """Lay ``correctness_colors`` over an image; right patches also bear a dot.
+
+    The dot tells right from wrong without any colour.
+
+    Args:
+        image: uint8 (H, W, 3), H and W multiples of h and w.
+        right: See ``correctness_colors``.
+        distance: See ``correctness_colors``.
+        confidence: See ``correctness_colors``.
+        opacity: Of the colours.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    colors = correctness_colors(right, distance, confidence)
+    drawn = Image.fromarray(paint_cells(image, colors, opacity))
+    pen = ImageDraw.Draw(drawn)
+    rows, columns = np.shape(right)
+    height, width = image.shape[0] / rows, image.shape[1] / columns
+    radius = max(1, round(min(height, width) / 8))
+    for row, column in zip(*np.nonzero(right), strict=True):
+        pen.circle(
+            ((column + 0.5) * width, (row + 0.5) * height),
+            radius,
+            fill=_PAPER,
+            outline=_INK,
+        )
+    return np.asarray(drawn)
+
+
+def draw_badges(
+    image: np.ndarray, grid: tuple[int, int], cells: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Number cells 1, 2, ... on the picture; ``badge_key`` tells what they are.
+
+    Args:
+        image: uint8 (H, W, 3), H and W multiples of h and w.
+        grid: Rows and columns (h, w).
+        cells: (row, column) of the cells to number.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    drawn = Image.fromarray(image)
+    pen = ImageDraw.Draw(drawn)
+    height, width = image.shape[0] / grid[0], image.shape[1] / grid[1]
+    for number, (row, column) in enumerate(cells, start=1):
+        _badge(pen, ((column + 0.5) * width, (row + 0.5) * height), number)
+    return np.asarray(drawn)
+
+
+def badge_key(
+    names: Sequence[str], width: int, right: Sequence[bool] | None = None
+) -> np.ndarray:
+    """A numbered list to stand below a picture with badges.
+
+    Args:
+        names: One line each; cut with an ellipsis where it is too long.
+        width: Pixels.
+        right: Marks each line as right or wrong.
+
+    Returns:
+        uint8 (len(names) * 22, width, 3).
+    """
+    line = 22
+    drawn = Image.new('RGB', (width, line * len(names)), _PAPER)
+    pen = ImageDraw.Draw(drawn)
+    font = _font(13)
+    for index, name in enumerate(names):
+        middle = line * (index + 0.5)
+        _badge(pen, (10, middle), index + 1)
+        mark, color = '', _INK
+        if right is not None:
+            mark = '\u2713' if right[index] else '\u2717'
+            color = (0, 96, 40) if right[index] else (150, 0, 20)
+        pen.text((24, middle), mark, fill=color, font=font, anchor='lm')
+        indent = 40 if mark else 26
+        pen.text(
+            (indent, middle),
+            _shorten(name, font, width - indent - 2),
+            fill=color,
+            font=font,
+            anchor='lm',
+        )
+    return np.asarray(drawn)
+
+
+def correctness_key(width: int) -> np.ndarray:
+    """The colour scales of ``draw_correctness``, one under the other.
+
+    Args:
+        width: Pixels.
+
+    Returns:
+        uint8 (44, width, 3).
+    """
+    scales = (
+        (RIGHT, True, 'right: the deeper, the more probable'),
+        (WRONG, False, 'wrong: the darker, the farther from the true class'),
+    )
+    steps, cell = 5, 16
+    white = np.full((cell, steps * cell, 3), 255, np.uint8)
+    ramp = np.linspace(0, 1, steps)[None]
+    blocks = []
+    for _, right, text in scales:
+        swatch = draw_correctness(
+            white, np.full((1, steps), right), ramp, ramp, opacity=0.85
+        )
+        swatch = np.pad(swatch, ((3, 3), (0, 8), (0, 0)), constant_values=255)
+        words = text_block([text], max(1, width - swatch.shape[1]), size=12, line=22)
+        blocks.append(stack([swatch, words], axis=1, gap=0))
+    return stack(blocks, axis=0, gap=0)
+
+
+def text_block(
+    lines: Sequence[str],
+    width: int,
+    size: int = 14,
+    line: int = 22,
+    faint: bool = False,
+    centered: bool = False,
+) -> np.ndarray:
+    """Lines of text on white, each cut with an ellipsis where it is too long.
+
+    Args:
+        lines: The text.
+        width: Pixels.
+        size: Of the letters, in pixels.
+        line: Height of a line, in pixels.
+        faint: Grey instead of black.
+        centered: Instead of starting at the left edge.
+
+    Returns:
+        uint8 (len(lines) * line, width, 3).
+    """
+    drawn = Image.new('RGB', (width, line * len(lines)), _PAPER)
+    pen = ImageDraw.Draw(drawn)
+    font = _font(size)
+    for index, text in enumerate(lines):
+        start = (width / 2 if centered else 0, line * (index + 0.5))
+        pen.text(
+            start,
+            _shorten(text, font, width),
+            font=font,
+            fill=_FAINT if faint else _INK,
+            anchor='mm' if centered else 'lm',
+        )
+    return np.asarray(drawn)
+
+
+def stack(blocks: Sequence[np.ndarray], axis: int, gap: int = 12) -> np.ndarray:
+    """Put pictures under (axis 0) or beside (axis 1) one another, on white.
+
+    Args:
+        blocks: uint8 (H, W, 3) each; smaller ones keep to the top or left.
+        axis: 0 or 1.
+        gap: White pixels between two.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    other = 1 - axis
+    extent = max(block.shape[other] for block in blocks)
+    padded = []
+    for index, block in enumerate(blocks):
+        pad = [(0, 0)] * 3
+        pad[other] = (0, extent - block.shape[other])
+        pad[axis] = (0, 0 if index == len(blocks) - 1 else gap)
+        padded.append(np.pad(block, pad, constant_values=255))
+    return np.concatenate(padded, axis=axis)
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]], column_titles: Sequence[str], margin: int = 12
+) -> np.ndarray:
+    """A table of pictures with a title over each column.
+
+    Args:
+        rows: Equally many pictures a row, those of a column equally wide.
+        column_titles: One a column.
+        margin: White pixels between and around the pictures.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        ValueError: If a row has another number of pictures than there are titles.
+    """
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(column_titles):
+            raise ValueError(
+                f'Row {number} has {len(row)} pictures for '
+                f'{len(column_titles)} column titles.'
+            )
+    titles = [
+        text_block([title], picture.shape[1], centered=True)
+        for title, picture in zip(column_titles, rows[0], strict=True)
+    ]
+    lines = [stack(titles, axis=1, gap=margin)]
+    lines += [stack(row, axis=1, gap=margin) for row in rows]
+    body = stack([stack(lines[:2], axis=0, gap=2), *lines[2:]], axis=0, gap=margin)
+    return np.pad(
+        body, ((margin, margin), (margin, margin), (0, 0)), constant_values=255
+    )
+
+
+def morphing_sheet(
+    images: np.ndarray,
+    masks: np.ndarray | None,
+    assignments: Sequence[TokenAssignment],
+    grid: tuple[int, int],
+    fill: str = 'palette',
+    side: int = 224,
+) -> np.ndarray:
+    """What a pre-training step sees: images, block masks and groups of each level.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+        masks: bool (B, h, w), True = masked; None leaves the column out.
+        assignments: One a level, of B images with h * w tokens.
+        grid: Rows and columns of tokens (h, w).
+        fill: See ``draw_groups``.
+        side: Pixels of a picture.
+
+    Returns:
+        uint8 (H, W, 3): a row for each image.
+    """
+    titles = ['image']
+    if masks is not None:
+        titles.append(f'{masks[0].sum() / masks[0].size:.0%} masked')
+    titles += [
+        f'level {level}: {assignment.num_morphed} tokens'
+        for level, assignment in enumerate(assignments, start=1)
+    ]
+    rows = []
+    for index, image in enumerate(images):
+        image = fit_to_grid(image, grid, side)
+        row = [image]
+        if masks is not None:
+            row.append(draw_mask(image, masks[index]))
+        row += [
+            draw_groups(
+                image, assignment.labels[index].cpu().numpy().reshape(grid), fill
+            )
+            for assignment in assignments
+        ]
+        rows.append(row)
+    return sheet(rows, titles)
+
+
+def _to_pixels(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Repeat (h, w, C) cells to the image's (H, W, C)."""
+    rows, columns = cells.shape[:2]
+    height, width = image.shape[:2]
+    if height % rows or width % columns:
+        raise ValueError(
+            f'A grid of {rows}x{columns} cells does not divide an image of '
+            f'{height}x{width} pixels: bring it to size with fit_to_grid first.'
+        )
+    return cells.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
+
+
+def _between(
+    ends: tuple[Sequence[int], Sequence[int]], share: np.ndarray
+) -> np.ndarray:
+    share = np.clip(share, 0, 1)[..., None]
+    return (1 - share) * np.array(ends[0]) + share * np.array(ends[1])
+
+
+def _badge(pen: ImageDraw.ImageDraw, center: tuple[float, float], number: int) -> None:
+    pen.circle(center, 9, fill=_PAPER, outline=_INK)
+    pen.text(center, str(number), fill=_INK, font=_font(12), anchor='mm')
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib brings this font on every platform; Pillow's own has no ticks.
+    folder = Path(matplotlib.get_data_path()) / 'fonts/ttf'
+    return ImageFont.truetype(str(folder / 'DejaVuSans.ttf'), size)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + '\u2026') > width:
+        text = text[:-1]
+    return text.rstrip() + '\u2026'
