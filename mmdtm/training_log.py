@@ -1,0 +1,175 @@
+"""Read the scalars that mmengine writes beside a training run.
+
+mmengine appends one JSON object a line to
+``WORK_DIR/TIMESTAMP/vis_data/scalars.json`` (and the same lines to
+``TIMESTAMP.json`` there), training and validation rows mixed. A resumed or
+restarted run leaves one such folder for each start.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class TrainingLog:
+    """The rows of one work dir, oldest first, each step once.
+
+    Attributes:
+        path: The work dir, or the file, that was asked for.
+        train: Rows of training iterations; ``row['step']`` is the iteration,
+            counted from 1, and ``row['epoch']``, where the run counts
+            epochs, the epoch it belongs to.
+        val: Rows of validations; ``row['step']`` is the number of epochs
+            trained (of iterations where the run does not count epochs).
+        broken: Where a line could not be parsed, as ``'FILE:LINE'``; the last
+            line of a run that was killed while writing is the usual case.
+        config: The config the last start was run with, if it was kept.
+    """
+
+    path: Path
+    train: list[dict] = field(default_factory=list)
+    val: list[dict] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    config: Path | None = None
+
+    @property
+    def iters_per_epoch(self) -> float | None:
+        """Iterations of one epoch; None where the run counts no epochs.
+
+        mmengine does not write it. Epoch e ends at iteration e * n, so n is
+        at least step / epoch in every row, and equal to it in a row that
+        closes an epoch.
+        """
+        ratios = [row['step'] / row['epoch'] for row in self.train if row.get('epoch')]
+        return max(ratios, default=None)
+
+    def series(self, rows: str, key: str) -> tuple[list[float], list[float]]:
+        """Values of one key against the epoch (or the iteration).
+
+        Args:
+            rows: ``'train'`` or ``'val'``.
+            key: A name in the log, such as ``'loss'`` or ``'accuracy/top1'``.
+
+        Returns:
+            Positions and values, both empty where no row has the key.
+        """
+        scale = self.iters_per_epoch if rows == 'train' else None
+        points = [
+            (row['step'] / (scale or 1), row[key])
+            for row in getattr(self, rows)
+            if key in row
+        ]
+        return [x for x, _ in points], [y for _, y in points]
+
+
+def read_training_log(path: str | Path) -> TrainingLog:
+    """Collect the log of a work dir, over all of its starts.
+
+    Rows of an earlier start from the first step of a later one on are dropped:
+    a resumed run has trained them again, a restarted one has thrown them away.
+
+    Args:
+        path: A work dir, one of its timestamped folders, or a log file.
+
+    Returns:
+        The rows. Lines that are no JSON object are left out and named in
+        ``broken``.
+
+    Raises:
+        FileNotFoundError: If there is no such path or no log in it.
+        ValueError: If the log has no readable row.
+    """
+    path = Path(path)
+    log = TrainingLog(path)
+    files = _log_files(path)
+    for file in files:
+        rows = _read_rows(file, log.broken)
+        train = [row for row in rows if 'iter' in row or 'epoch' in row]
+        val = [row for row in rows if 'iter' not in row and 'epoch' not in row]
+        log.train = _continue(log.train, train)
+        log.val = _continue(log.val, val)
+        log.config = _config_beside(file) or log.config
+    if not log.train and not log.val:
+        raise ValueError(
+            f'{files[-1]}: no readable row. The run ended before its first log '
+            'interval, or the file is not an mmengine log.'
+        )
+    return log
+
+
+def pretrained_epochs(log: TrainingLog) -> int | None:
+    """How long the checkpoint that a run started from was pre-trained.
+
+    Taken from the name of the checkpoint in the run's config (``load_from``
+    or the ``checkpoint`` of an ``init_cfg``): mmengine's ``epoch_300.pth``,
+    else an ``_300e`` in the file's or its folders' names.
+
+    Args:
+        log: A log whose ``config`` may be None.
+
+    Returns:
+        Epochs, or None if the config is missing or names no length.
+    """
+    if log.config is None:
+        return None
+    # The text, not the executed file: a config is code, and this only looks.
+    text = log.config.read_text(encoding='utf-8', errors='replace')
+    names = re.findall(r"""(?:checkpoint|load_from)['"]?\s*[=:]\s*['"]([^'"]+)""", text)
+    for name in names:
+        found = re.search(r'epoch_(\d+)\.\w+$', name)
+        found = found or re.search(r'_(\d+)e(?![a-zA-Z0-9])', name)
+        if found:
+            return int(found[1])
+    return None
+
+
+def _log_files(path: Path) -> list[Path]:
+    """Log files under a path, one for each start, oldest first."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f'{path}: no such work dir.')
+    files = []
+    for folder in sorted({*path.glob('vis_data'), *path.glob('*/vis_data')}):
+        found = [folder / 'scalars.json', *sorted(folder.glob('[0-9]*_[0-9]*.json'))]
+        files += [file for file in found if file.is_file()][:1]
+    if not files:
+        raise FileNotFoundError(
+            f'{path}: no mmengine log (TIMESTAMP/vis_data/scalars.json). Give the '
+            'work dir of a run that has logged at least once.'
+        )
+    return files
+
+
+def _read_rows(file: Path, broken: list[str]) -> list[dict]:
+    rows = []
+    text = file.read_text(encoding='utf-8', errors='replace')
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if isinstance(row, dict) and 'step' in row:
+            rows.append(row)
+        else:
+            broken.append(f'{file}:{number}')
+    return rows
+
+
+def _continue(old: list[dict], new: list[dict]) -> list[dict]:
+    if not new:
+        return old
+    return [row for row in old if row['step'] < new[0]['step']] + new
+
+
+def _config_beside(file: Path) -> Path | None:
+    """The config of the start that wrote WORK_DIR/TIMESTAMP/vis_data/*.json."""
+    found = [file.parent / 'config.py']
+    if file.parent.name == 'vis_data':
+        start = file.parent.parent
+        found.append(start.parent / f'{start.name}.py')
+    return next((config for config in found if config.is_file()), None)
