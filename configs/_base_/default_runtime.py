@@ -12,6 +12,12 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 
+custom_hooks = [
+    dict(type='DataCheckHook'),  # empty splits, classes that do not fit
+    dict(type='NonFiniteLossHook'),
+    dict(type='ThroughputHook'),
+]
+
 env_cfg = dict(
     cudnn_benchmark=True,  # every batch has the same shape
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

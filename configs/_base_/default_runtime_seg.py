@@ -15,7 +15,11 @@ default_hooks = dict(
 )
 
 # Masks and images must pair, and classes fit the head, before the first step.
-custom_hooks = [dict(type='mmpretrain.DataCheckHook')]
+custom_hooks = [
+    dict(type='mmpretrain.DataCheckHook'),
+    dict(type='mmpretrain.NonFiniteLossHook'),
+    dict(type='mmpretrain.ThroughputHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=True,
@@ -24,9 +28,7 @@ env_cfg = dict(
 )
 
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-visualizer = dict(
-    type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer'
-)
+visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends)
 
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'

@@ -3,9 +3,15 @@
 data_root = 'data/imagenet'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadWholeImage'),  # a truncated file is an error, not grey
     # Table 12: colour jitter 0.4, before the crop.
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
+    dict(
+        type='ColorJitter',
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        backend='cv2',
+    ),
     dict(
         type='RandomResizedCrop',
         scale=224,  # table 12
@@ -33,10 +39,10 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CustomDataset',
+        type='UnlabeledImages',  # skips and counts what cannot be read
         data_root=data_root,
         data_prefix='train',
-        with_label=False,
+        max_bad_fraction=0.01,
         pipeline=train_pipeline,
     ),
 )

@@ -13,17 +13,10 @@ optim_wrapper = dict(
         weight_decay=0.05,  # table 12
     ),
     clip_grad=dict(max_norm=3.0),  # table 12
-    # Not printed: decay the weight matrices alone.
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        flat_decay_mult=0.0,
-        custom_keys={
-            'cls_token': dict(decay_mult=0.0),
-            'mask_token': dict(decay_mult=0.0),
-            'relative_position_bias_table': dict(decay_mult=0.0),
-        },
-    ),
+    # Not printed: weight decay on the weight matrices alone, which is this
+    # constructor's rule; one rate for all layers.
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(layer_decay_rate=1.0),
 )
 
 param_scheduler = [

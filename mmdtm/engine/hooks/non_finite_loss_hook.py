@@ -1,5 +1,6 @@
 """Stops a run whose loss is no number any more."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -34,10 +35,13 @@ class NonFiniteLossHook(Hook):
         wrapper = runner.optim_wrapper
         update_params, step = wrapper.update_params, wrapper.step
 
+        @functools.wraps(update_params)
         def update_params_noting_loss(loss, *args, **kwargs):
             self._losses.append(loss.detach())
             return update_params(loss, *args, **kwargs)
 
+        # Wrapped, as schedulers look for the mark they left on the step.
+        @functools.wraps(step)
         def step_when_finite(**kwargs):
             self._check(runner)
             return step(**kwargs)
