@@ -412,11 +412,10 @@ class DTMViT(BaseBackbone):
         if not tables:
             return None
         table = sum(tables[1:], tables[0])
-        if grid == self.patch_resolution:
-            index = self.position_index
-        else:
+        index = self.position_index
+        if grid != self.patch_resolution:
             table = resize_table(table, self.patch_resolution, grid)
-            index = position_index(grid).to(table.device)
+            index = position_index(grid, table.device)
         bias = table.t().index_select(1, index.flatten())
         return bias.unflatten(1, index.shape)
 

@@ -103,25 +103,28 @@ def _names(names: list[str], limit: int = 8) -> str:
 
 
 def _check_about_backbone(given: dict, wanted: dict, who: str) -> None:
-    """Raise when nothing in the checkpoint is for this backbone."""
-    if given.keys() & wanted.keys():
-        return
+    """Raise when the checkpoint holds something else under the prefix."""
+    inner = sorted(
+        {name.split('layers.0.')[0] for name in given if '.layers.0.ln1.' in name}
+    )
+    # BEiT's checkpoints share the names of the tokens with ours.
     if any(name.startswith('blocks.') for name in given):
         advice = (
             'It has the names of a BEiT checkpoint: convert it with '
             'tools/converters/beit_to_mmdtm.py.'
         )
-    elif inner := sorted(
-        {name.split('layers.0.')[0] for name in given if '.layers.0.ln1.' in name}
-    ):
+    elif given.keys() & wanted.keys():
+        return
+    elif inner:
         advice = (
             'The backbone is further inside: load it with init_cfg=dict('
             f"type='Pretrained', checkpoint=..., prefix='{inner[0]}')."
         )
     else:
         advice = (
-            "For a checkpoint of a bare backbone, set the backbone's init_cfg="
-            "dict(type='Pretrained', checkpoint=...), without a prefix."
+            'For a checkpoint of a bare backbone, set init_cfg=dict('
+            "type='Pretrained', checkpoint=...) in the backbone; for one without a "
+            'backbone, in the part that it is for.'
         )
     found = f'only {_names(sorted(given), 3)}' if given else 'nothing'
     raise ValueError(f'{who}: the checkpoint has {found} there. {advice}')

@@ -19,25 +19,30 @@ def table_length(grid: tuple[int, int]) -> int:
     return (2 * grid[0] - 1) * (2 * grid[1] - 1) + NUM_CLASS_ENTRIES
 
 
-@lru_cache(maxsize=32)
-def position_index(grid: tuple[int, int]) -> torch.Tensor:
+# Few are kept: at 64 x 64 patches one takes 128 MiB. torch.compile would trace
+# into a cached function, past its cache.
+@torch.compiler.disable
+@lru_cache(maxsize=4)
+def position_index(
+    grid: tuple[int, int], device: torch.device | str = 'cpu'
+) -> torch.Tensor:
     """The table entry of each pair of tokens.
 
     Args:
         grid: Patches (h, w).
+        device: Where the index is wanted.
 
     Returns:
         int64 (1 + h*w, 1 + h*w), query by key, the class token first. Shared
         between callers: do not write into it.
     """
     h, w = grid
-    # Always on the CPU, whatever torch's default device: the cache outlives it.
-    rows = torch.arange(h, device='cpu').repeat_interleave(w)
-    cols = torch.arange(w, device='cpu').repeat(h)
+    rows = torch.arange(h, device=device).repeat_interleave(w)
+    cols = torch.arange(w, device=device).repeat(h)
     row_offset = rows[:, None] - rows[None, :] + h - 1
     col_offset = cols[:, None] - cols[None, :] + w - 1
     length = table_length(grid)
-    index = torch.empty(1 + h * w, 1 + h * w, dtype=torch.int64, device='cpu')
+    index = torch.empty(1 + h * w, 1 + h * w, dtype=torch.int64, device=device)
     index[1:, 1:] = row_offset * (2 * w - 1) + col_offset
     index[0, :] = length - 3
     index[:, 0] = length - 2
@@ -66,22 +71,25 @@ def _geometric_offsets(source: int, target: int) -> np.ndarray:
     return np.concatenate([-outwards[::-1], [0.0], outwards])
 
 
-@lru_cache(maxsize=32)
-def _axis_resize(source: int, target: int) -> torch.Tensor:
-    """Cubic resize of one axis as a float64 (target, source) matrix.
+@torch.compiler.disable
+@lru_cache(maxsize=64)
+def _axis_resize(source: int, target: int, device: torch.device) -> torch.Tensor:
+    """Cubic resize of one axis as a (target, source) matrix.
 
     Interpolating splines are linear in the values they pass through, so the
     resize of a table is a product with one such matrix per axis, and gradients
     pass through it. Beyond the outermost source offset its value is kept.
     """
+    # Exact in float64, which costs nothing at this size; MPS has no float64.
+    dtype = torch.float32 if device.type == 'mps' else torch.float64
     if source == target:
-        return torch.eye(source, dtype=torch.float64, device='cpu')
+        return torch.eye(source, dtype=dtype, device=device)
     if source == 1:
-        return torch.ones(target, 1, dtype=torch.float64, device='cpu')
+        return torch.ones(target, 1, dtype=dtype, device=device)
     x = _geometric_offsets(source, target)
     wanted = np.clip(np.arange(target) - target // 2, x[0], x[-1])
     spline = make_interp_spline(x, np.eye(source), k=min(3, source - 1))
-    return torch.from_numpy(spline(wanted))
+    return torch.from_numpy(spline(wanted)).to(device, dtype)
 
 
 def resize_table(
@@ -115,14 +123,11 @@ def resize_table(
     if source == target:
         return table
     patches, class_entries = table[:-NUM_CLASS_ENTRIES], table[-NUM_CLASS_ENTRIES:]
-    # The resize is exact in float64 and costs nothing at this size, except
-    # where a device has no float64 (MPS).
-    dtype = torch.float32 if table.device.type == 'mps' else torch.float64
     by_row, by_col = (
-        _axis_resize(2 * s - 1, 2 * t - 1).to(table.device, dtype)
+        _axis_resize(2 * s - 1, 2 * t - 1, table.device)
         for s, t in zip(source, target, strict=True)
     )
-    patches = patches.to(dtype).unflatten(0, (2 * source[0] - 1, 2 * source[1] - 1))
+    patches = patches.unflatten(0, (2 * source[0] - 1, 2 * source[1] - 1))
     with torch.autocast(table.device.type, enabled=False):
-        patches = torch.einsum('ys,xt,sth->yxh', by_row, by_col, patches)
+        patches = torch.einsum('ys,xt,sth->yxh', by_row, by_col, patches.to(by_row))
     return torch.cat([patches.flatten(0, 1).to(table.dtype), class_entries])

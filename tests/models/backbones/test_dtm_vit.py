@@ -539,3 +539,15 @@ def test_autocast__bias_follows_the_queries():
 def test_state_dict__holds_parameters_alone():
     model = build(DTMPretrainViT)
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+
+
+def test_compile__whole_graph_at_the_own_size_and_right_at_others():
+    model = build(DTMPretrainViT)
+    images, mask = torch.randn(2, 3, 64, 64), torch.rand(2, 4, 4) > 0.5
+    others = torch.randn(2, 3, 80, 48)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend='eager', fullgraph=True)
+        torch.testing.assert_close(compiled(images, mask), model(images, mask))
+        torch.compiler.reset()
+        compiled = torch.compile(model, backend='eager')
+        torch.testing.assert_close(compiled(others), model(others))

@@ -399,6 +399,7 @@ def test_another_architecture__says_what_differs(other, match):
             'nothing there. For a checkpoint of a bare',
         ),
         (['backbone.blocks.0.norm1.weight'], 'beit_to_mmdtm'),
+        (['backbone.blocks.0.norm1.weight', 'backbone.cls_token'], 'beit_to_mmdtm'),
         (['backbone.model.layers.0.ln1.weight'], r"prefix='model\.'"),
         (['backbone.conv1.weight'], 'has only conv1.weight there'),
     ],

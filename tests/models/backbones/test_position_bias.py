@@ -117,3 +117,13 @@ def test_resize_table__is_exact_under_autocast():
 def test_resize_table__wrong_length_is_named():
     with pytest.raises(ValueError, match=r'3 x 3 patches has 28 .* \(52, 2\)'):
         resize_table(torch.zeros(52, 2), (3, 3), (4, 4))
+
+
+def test_caches__do_not_keep_the_default_device():
+    """What was built under another default device must not come back from it."""
+    with torch.device('meta'):
+        resize_table(torch.zeros(table_length((3, 3)), 1, device='cpu'), (3, 3), (7, 7))
+        position_index((7, 7))
+    table = torch.ones(table_length((3, 3)), 1)
+    assert resize_table(table, (3, 3), (7, 7)).device.type == 'cpu'
+    assert position_index((7, 7)).device.type == 'cpu'
