@@ -279,17 +279,18 @@ def _read_checkpoint(read, name: str):
         with torch.serialization.safe_globals(checkpoint_globals()):
             return read()
     except pickle.UnpicklingError as error:
-        reason = str(error).split('Please file an issue')[0]
+        # torch's own words go on to recommend loading without protection.
+        reason = str(error.__context__ or error).split('. Please use')[0]
         raise ValueError(
-            f'{name} is not loaded: it is no checkpoint, or holds more than '
-            'weights and logs, and unpickling that could run any code. Keep its '
-            'tensors alone (torch.save(model.state_dict(), ...)) where you trust '
-            f'it. What torch says: {reason}'
+            f'{name} is not loaded: it is no checkpoint, or holds more than weights '
+            f'and logs ({reason}), and unpickling that could run any code. If you '
+            'trust where it comes from, keep its tensors alone: '
+            'torch.save(model.state_dict(), ...).'
         ) from None
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, LookupError, UnicodeError) as error:
         raise ValueError(
-            f'{name} is not loaded: it is damaged or no checkpoint; take another '
-            f'one. What torch says: {error}'
+            f'{name} is not loaded; take another one if it is damaged, or no '
+            f'checkpoint. What torch says: {error!r}'
         ) from error
 
 
