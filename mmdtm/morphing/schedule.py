@@ -96,7 +96,8 @@ def check_range(
     if value is None:
         value = (low, None)
     if isinstance(value, int):
-        value = (value, value)
+        check_count(value, low, high, name)
+        return value, value
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise ValueError(
             f'{name} must be an int or a pair (lowest, highest), got {value!r}'
@@ -112,6 +113,20 @@ def check_range(
                 f'{name} = ({lowest}, {highest}) is an empty range; put the '
                 'lower number first'
             )
+    return lowest, highest
+
+
+def check_num_iters(value: int | Sequence[int]) -> tuple[int, int]:
+    """Read a range of k, which has no natural end: both numbers are needed.
+
+    Raises:
+        ValueError: if it is no int and no range within [1, inf).
+    """
+    lowest, highest = check_range(value, 1, None, 'num_iters')
+    if highest is None:
+        raise ValueError(
+            'num_iters needs its highest number: a pair of ints, or one int'
+        )
     return lowest, highest
 
 
@@ -145,11 +160,7 @@ class DynamicSchedule:
             num_morphed = (1, None)
         self.num_tokens = num_tokens
         self.num_morphed = check_range(num_morphed, lowest, num_tokens, 'num_morphed')
-        self.num_iters = check_range(num_iters, 1, None, 'num_iters')
-        if self.num_iters[1] is None:
-            raise ValueError(
-                'num_iters needs its highest number: a pair of ints, or one int'
-            )
+        self.num_iters = check_num_iters(num_iters)
         self.rounding = rounding
 
     def draw(

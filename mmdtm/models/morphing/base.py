@@ -15,10 +15,10 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
 
     A subclass implements `assign` for one level. Everything random in it comes
     from the `Draw` it is given, so that it is a pure function of (seed, step,
-    level, rank). Seed and step are saved with the model: a resumed run draws
-    what the unbroken one would have drawn. The step counts forward passes in
-    training mode; in evaluation mode it stands still, and the same draws come
-    again.
+    level, rank). Seed and step are saved with the model, and a loaded seed wins
+    over ``seed``: a resumed run draws what the unbroken one would have drawn.
+    The step counts forward passes in training mode; in evaluation mode it
+    stands still, and the same draws come again.
 
     Args:
         levels: L, how many assignments one forward pass gives.
@@ -47,6 +47,7 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
         # happens once; from there its numbers are followed here.
         self._seed_and_step = None
 
+    # The schedule changes in every step; a compiled model steps over it.
     @torch.compiler.disable
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> list[TokenAssignment]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from mmdtm.morphing import Draw, DynamicSchedule, TokenAssignment, bipartite_matching
 from mmdtm.morphing.bipartite import PARTITIONS
 from mmdtm.morphing.checks import check_option
-from mmdtm.morphing.schedule import OVERFLOWS, ROUNDINGS, check_range
+from mmdtm.morphing.schedule import OVERFLOWS, ROUNDINGS, check_num_iters, check_range
 
 from .base import BaseMorphing
 
@@ -53,7 +53,7 @@ class BipartiteMorphing(BaseMorphing):
         check_option(rounding, ROUNDINGS, 'rounding')
         check_option(overflow, OVERFLOWS, 'overflow')
         check_range(num_morphed, 1 if rounding == 'exact' else 0, None, 'num_morphed')
-        check_range(num_iters, 1, None, 'num_iters')
+        check_num_iters(num_iters)
         self.num_morphed = num_morphed
         self.num_iters = num_iters
         self.partition = partition

@@ -1,0 +1,204 @@
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from mmdtm.morphing import (
+    DynamicSchedule,
+    bipartite_matching,
+    downsample,
+    dpc_knn,
+    effective_schedule,
+)
+
+ALL = [
+    dict(type='BipartiteMorphing'),
+    dict(type='BipartiteMorphing', partition='random'),
+    dict(type='IdentityMorphing'),
+    dict(type='KMeansMorphing', num_iters=3),
+    dict(type='DownsampleMorphing', stride=2),
+    dict(type='DPCKNNMorphing'),
+]
+
+
+def made_tokens(batch=3, count=36, channels=5):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, count, channels, generator=generator)
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=lambda cfg: cfg['type'])
+def test_every_morphing__gives_one_valid_assignment_per_level(cfg):
+    morphing = MODELS.build(cfg)
+    tokens = made_tokens().requires_grad_()
+    for _ in range(4):
+        assignments = morphing(tokens)
+        assert len(assignments) == morphing.levels
+        for assignment in assignments:
+            assert assignment.labels.shape == (3, 36)
+            assert assignment.labels.dtype == torch.int64
+            assert not assignment.labels.requires_grad
+            assert assignment.sizes().min() >= 1
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=lambda cfg: cfg['type'])
+def test_every_morphing__repeats_itself_by_seed_and_step(cfg):
+    if cfg['type'] not in ('IdentityMorphing', 'DownsampleMorphing'):
+        cfg = dict(cfg, seed=7)
+
+    def run():
+        morphing = MODELS.build(cfg)
+        return [a.labels for _ in range(3) for a in morphing(made_tokens())]
+
+    torch.manual_seed(1)
+    first = run()
+    torch.manual_seed(2)
+    for a, b in zip(first, run(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=lambda cfg: cfg['type'])
+def test_every_morphing__lets_numbers_that_are_not_finite_through(cfg):
+    # The training loop stops on the loss, without a wait for the device here.
+    assignments = MODELS.build(cfg)(torch.full((2, 36, 5), torch.nan))
+    for assignment in assignments:
+        assert assignment.labels.min() >= 0
+        assert assignment.labels.max() < assignment.num_morphed
+
+
+def test_bipartite__matches_by_the_drawn_schedules():
+    morphing = MODELS.build(dict(type='BipartiteMorphing', levels=3, seed=4))
+    tokens = made_tokens()
+    schedule = DynamicSchedule(36)
+    for step in range(5):
+        for level, assignment in enumerate(morphing(tokens)):
+            expected = bipartite_matching(tokens, schedule.draw(4, step, level))
+            assert torch.equal(assignment.labels, expected.labels)
+            assert assignment.num_morphed == expected.num_morphed
+
+
+def test_bipartite__levels_and_steps_differ():
+    morphing = MODELS.build(dict(type='BipartiteMorphing', seed=4))
+    numbers = [a.num_morphed for _ in range(10) for a in morphing(made_tokens())]
+    assert len(set(numbers)) > 10
+    assert numbers[::2] != numbers[1::2]
+
+
+def test_bipartite__fixed_numbers():
+    morphing = MODELS.build(dict(type='BipartiteMorphing', num_morphed=18, num_iters=6))
+    for assignment in morphing(made_tokens()):
+        expected = bipartite_matching(made_tokens(), (3,) * 6)
+        assert torch.equal(assignment.labels, expected.labels)
+        assert assignment.num_morphed == 18
+
+
+def test_bipartite__ranges_follow_the_number_of_tokens():
+    cfg = dict(type='BipartiteMorphing', num_morphed=(30, None), num_iters=1)
+    morphing = MODELS.build(cfg)
+    numbers = {a.num_morphed for _ in range(40) for a in morphing(made_tokens())}
+    assert numbers == set(range(30, 37))
+    numbers = {
+        a.num_morphed for _ in range(40) for a in morphing(made_tokens(count=32))
+    }
+    assert numbers == {30, 31, 32}
+
+
+def test_bipartite__release_schedules():
+    cfg = dict(
+        type='BipartiteMorphing',
+        num_morphed=(0, None),
+        rounding='ceil',
+        overflow='drop',
+        seed=3,
+    )
+    morphing = MODELS.build(cfg)
+    schedule = DynamicSchedule(36, (0, None), rounding='ceil')
+    for step in range(6):
+        for level, assignment in enumerate(morphing(made_tokens())):
+            merges = effective_schedule(36, schedule.draw(3, step, level), 'drop')
+            assert assignment.num_morphed == 36 - sum(merges)
+
+
+def test_bipartite__random_halves_change_with_the_step_not_with_the_device_rng():
+    cfg = dict(
+        type='BipartiteMorphing', num_morphed=24, num_iters=2, partition='random'
+    )
+    morphing = MODELS.build(dict(cfg, seed=0))
+    first, second = (morphing(made_tokens()) for _ in range(2))
+    assert not torch.equal(first[0].labels, first[1].labels)
+    assert not torch.equal(first[0].labels, second[0].labels)
+
+
+def test_kmeans__draws_the_number_of_clusters():
+    cfg = dict(type='KMeansMorphing', num_clusters=(2, 5), num_iters=2)
+    morphing = MODELS.build(cfg)
+    numbers = {a.num_morphed for _ in range(20) for a in morphing(made_tokens())}
+    assert numbers == {2, 3, 4, 5}
+    fixed = MODELS.build(dict(cfg, num_clusters=7, levels=1))
+    (assignment,) = fixed(made_tokens())
+    assert assignment.num_morphed == 7
+
+
+def test_dpc_knn__draws_the_number_of_clusters():
+    cfg = dict(type='DPCKNNMorphing', num_clusters=(2, 5), num_neighbors=3)
+    morphing = MODELS.build(cfg)
+    assignments = [a for _ in range(20) for a in morphing(made_tokens())]
+    assert {a.num_morphed for a in assignments} == {2, 3, 4, 5}
+    for assignment in assignments[:4]:
+        expected = dpc_knn(made_tokens(), assignment.num_morphed, 3)
+        assert torch.equal(assignment.labels, expected.labels)
+
+
+def test_identity__keeps_tokens_apart():
+    (assignment,) = MODELS.build(dict(type='IdentityMorphing'))(made_tokens())
+    assert assignment.labels.tolist() == [list(range(36))] * 3
+
+
+def test_downsample__pools_the_grid():
+    (square,) = MODELS.build(dict(type='DownsampleMorphing', stride=3))(made_tokens())
+    assert torch.equal(square.labels, downsample(6, 3, 3).labels)
+    cfg = dict(type='DownsampleMorphing', stride=(2, 3), grid_size=(4, 9))
+    (given,) = MODELS.build(cfg)(made_tokens())
+    assert torch.equal(given.labels, downsample((4, 9), (2, 3), 3).labels)
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(type='BipartiteMorphing', num_morphed=0), 'num_morphed must be at least'),
+        (dict(type='BipartiteMorphing', num_morphed=(5, 2)), 'empty range'),
+        (dict(type='BipartiteMorphing', num_iters=(1, None)), 'num_iters needs its'),
+        (dict(type='BipartiteMorphing', partition='halves'), "got 'halves'"),
+        (dict(type='BipartiteMorphing', rounding='up'), "got 'up'"),
+        (dict(type='BipartiteMorphing', overflow='keep'), "got 'keep'"),
+        (dict(type='KMeansMorphing', num_clusters=0), 'num_clusters must be at least'),
+        (dict(type='KMeansMorphing', num_iters=0), 'num_iters must be at least 1'),
+        (dict(type='DPCKNNMorphing', num_clusters='a'), 'num_clusters must be an int'),
+    ],
+)
+def test_build__refuses(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(cfg)
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(type='BipartiteMorphing', num_morphed=98), r'\[1, 36\], got 98'),
+        (dict(type='BipartiteMorphing', num_morphed=(1, 98)), r'\[1, 36\], got 98'),
+        (dict(type='KMeansMorphing', num_clusters=37), r'\[1, 36\], got 37'),
+        (dict(type='DPCKNNMorphing', num_clusters=37), r'\[1, 36\], got 37'),
+        (dict(type='DownsampleMorphing', stride=4), 'does not divide'),
+        (
+            dict(type='DownsampleMorphing', grid_size=(4, 8)),
+            r'36 tokens do not fill a grid of 4 x 8; .*grid_size=\(h, w\)',
+        ),
+    ],
+)
+def test_first_forward__refuses(cfg, message):
+    morphing = MODELS.build(cfg)
+    with pytest.raises(ValueError, match=message):
+        morphing(made_tokens())
+
+
+def test_downsample__refuses_tokens_that_are_no_square():
+    with pytest.raises(ValueError, match='35 tokens do not fill a grid of 5 x 5'):
+        MODELS.build(dict(type='DownsampleMorphing'))(made_tokens(count=35))
