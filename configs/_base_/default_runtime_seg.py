@@ -11,10 +11,9 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=3
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
 )
 
-# Masks and images must pair, and classes fit the head, before the first step.
+# Classes must fit the heads before the first step.
 custom_hooks = [
     dict(type='mmpretrain.DataCheckHook'),
     dict(type='mmpretrain.NonFiniteLossHook'),

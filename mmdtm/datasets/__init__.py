@@ -1,5 +1,7 @@
 """Data sets and transforms; importing this registers them into mmpretrain."""
 
+from importlib.util import find_spec
+
 from mmdtm import compat
 
 compat.apply()
@@ -11,6 +13,9 @@ from .inaturalist import INaturalist  # noqa: E402
 from .nabirds import NABirds  # noqa: E402
 from .stanford_dogs import StanfordDogs  # noqa: E402
 from .unlabeled import SkipBadImages, UnlabeledImages  # noqa: E402
+
+if find_spec('mmseg') is not None:  # classification needs no mmsegmentation
+    from .ade20k import CheckedADE20KDataset  # noqa: F401
 
 __all__ = [
     'INaturalist',

@@ -56,7 +56,7 @@ class ImageFolder(SkipBadImages, CustomDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """List the split: ``img_path``, ``gt_label`` and ``num_classes`` each."""
+        """List the split's images: ``img_path`` and ``gt_label`` each."""
         place = Path(self.img_prefix)
         labels = self.class_to_idx
         folders = class_folders(place)
@@ -67,7 +67,7 @@ class ImageFolder(SkipBadImages, CustomDataset):
                 f'{len(labels)} classes (such as {", ".join(self.CLASSES[:3])}): '
                 f'{", ".join(unknown[:5])}. Remove them, or set classes of the '
                 "dataset: 'imagenet-1k', a list of folder names, or None for the "
-                "training split's own folders (and model.head.num_classes to match)."
+                "training split's own folders (and num_classes of the model to match)."
             )
         samples, _ = get_samples(
             str(place), {name: labels[name] for name in folders}, self.is_valid_file
@@ -78,8 +78,7 @@ class ImageFolder(SkipBadImages, CustomDataset):
                 f'({", ".join(sorted(self.extensions))}).'
             )
         return [
-            dict(img_path=str(place / path), gt_label=label, num_classes=len(labels))
-            for path, label in samples
+            dict(img_path=str(place / path), gt_label=label) for path, label in samples
         ]
 
 

@@ -3,7 +3,8 @@
 data_root = 'data/ade/ADEChallengeData2016'
 
 # Class 0 of the files is "other": it becomes 255, which no loss or metric sees,
-# and the 150 classes become 0..149. ADE20KDataset says so to LoadAnnotations.
+# and the 150 classes become 0..149. The data set, mmsegmentation's ADE20KDataset
+# with a check for missing files, says so to LoadAnnotations.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -35,7 +36,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='ADE20KDataset',
+        type='mmpretrain.CheckedADE20KDataset',
         data_root=data_root,
         data_prefix=dict(
             img_path='images/training', seg_map_path='annotations/training'
@@ -50,7 +51,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='ADE20KDataset',
+        type='mmpretrain.CheckedADE20KDataset',
         data_root=data_root,
         data_prefix=dict(
             img_path='images/validation', seg_map_path='annotations/validation'

@@ -34,8 +34,7 @@ train_pipeline = [
         fill_color=[103.53, 116.28, 123.675],
         fill_std=[57.375, 57.12, 58.395],
     ),
-    # Mixup and CutMix make labels of num_classes numbers.
-    dict(type='PackInputs', meta_keys=('img_path', 'num_classes')),
+    dict(type='PackInputs'),
 ]
 
 test_pipeline = [

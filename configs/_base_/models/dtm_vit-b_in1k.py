@@ -4,6 +4,7 @@ model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(
         type='ClsDataPreprocessor',
+        num_classes=1000,  # Mixup's labels; the head's number, too
         mean=[123.675, 116.28, 103.53],  # as the student saw in pre-training
         std=[58.395, 57.12, 57.375],
         to_rgb=True,
@@ -29,7 +30,9 @@ model = dict(
         num_classes=1000,
         in_channels=768,
         loss=dict(
-            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'  # table 13
+            type='LabelSmoothLoss',
+            label_smooth_val=0.1,
+            mode='original',  # table 13
         ),
         # Not printed; 0.02 * 0.001, as BEiT v2 fine-tunes.
         init_cfg=dict(type='TruncNormal', layer='Linear', std=2e-5),

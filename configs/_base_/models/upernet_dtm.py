@@ -30,7 +30,12 @@ model = dict(
         # model.backbone.init_cfg=None for a random start.
         init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
     ),
-    neck=dict(type='Feature2Pyramid', embed_dim=768, rescales=[4, 2, 1, 0.5]),
+    neck=dict(
+        type='Feature2Pyramid',
+        embed_dim=768,
+        rescales=[4, 2, 1, 0.5],
+        norm_cfg=norm_cfg,
+    ),
     decode_head=dict(
         type='UPerHead',
         in_channels=[768, 768, 768, 768],

@@ -13,15 +13,12 @@ from mmdtm.datasets import checks
 class DataCheckHook(Hook):
     """Compare data sets, model and checkpoint before a run starts.
 
-    - No split is empty.
-    - For segmentation, every image has its mask and every mask its image.
     - All splits have the same classes in the same order.
-    - The heads have as many outputs as the data have classes.
+    - The model has as many outputs as the data have classes.
     - A checkpoint to test was trained on the classes of the test data.
 
     Raises:
         ValueError: Names what does not fit, and the way out.
-        FileNotFoundError: Likewise, for images without masks or the reverse.
     """
 
     priority = 'VERY_HIGH'
@@ -34,10 +31,7 @@ class DataCheckHook(Hook):
             if not hasattr(loop, 'dataloader'):  # not of this run
                 continue
             dataset = loop.dataloader.dataset
-            checks.check_not_empty(dataset, split)
-            if hasattr(dataset, 'seg_map_suffix'):
-                checks.check_pairs(dataset)
-            check_head(runner.model, dataset)
+            check_num_classes(runner.model, dataset)
             datasets.append(dataset)
         for dataset in datasets[1:]:
             checks.check_same_classes(datasets[0], dataset)
@@ -52,24 +46,31 @@ class DataCheckHook(Hook):
         if classes and list(classes) != list(trained):
             raise ValueError(
                 'The checkpoint was trained on other classes than those of '
-                f'{checks.place(dataset)}: {checks.difference(trained, classes)} Test on '
-                "the data set's counterpart, or set its classes to the training's."
+                f'{checks.place(dataset)}: {checks.difference(trained, classes)} Test '
+                "on that data's counterpart, or set its classes to the training's."
             )
 
 
-def check_head(model: nn.Module, dataset) -> None:
-    """Raise if a head has not one output per class.
+def check_num_classes(model: nn.Module, dataset) -> None:
+    """Raise if a part of the model counts other classes than the data have.
 
     Raises:
-        ValueError: Names the head and the option to set.
+        ValueError: Names the parts and the options to set.
     """
     model = model.module if is_model_wrapper(model) else model
     classes = dataset.metainfo.get('classes')
-    for name, module in model.named_children():
-        outputs = getattr(module, 'num_classes', None)
-        if classes and isinstance(outputs, int) and outputs != len(classes):
-            raise ValueError(
-                f'model.{name} has {outputs} classes, and the data in '
-                f'{checks.place(dataset)} {len(classes)}: set model.{name}.num_classes='
-                f'{len(classes)}.'
-            )
+    if not classes:
+        return
+    counts = {
+        name: module.num_classes
+        for name, module in model.named_children()
+        if isinstance(getattr(module, 'num_classes', None), int)
+    }
+    wrong = {name: count for name, count in counts.items() if count != len(classes)}
+    if wrong:
+        options = ' '.join(f'model.{name}.num_classes={len(classes)}' for name in wrong)
+        raise ValueError(
+            f'The data in {checks.place(dataset)} have {len(classes)} classes, and '
+            f'{", ".join(f"model.{name} {count}" for name, count in wrong.items())}: '
+            f'set {options}.'
+        )

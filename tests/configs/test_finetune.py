@@ -1,0 +1,265 @@
+"""Table 13 read back from what the fine-tuning configs build, and a small run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from made_data import CONFIGS, TINY, draw_imagenet, for_cpu, load
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmpretrain.registry import DATASETS, MODELS
+
+from mmdtm.engine.launch import build_runner, fit_to_device
+
+# Table 13: epochs, warm-up epochs, layer decay, drop path; sizes of table 12.
+TABLE_13 = {
+    'finetune/dtm_vit-s_300e_in1k': (300, 10, 0.6, 0.1, 384, 12),
+    'finetune/dtm_vit-b_100e_in1k': (100, 10, 0.6, 0.1, 768, 12),
+    'finetune/dtm_vit-l_50e_in1k': (50, 5, 0.8, 0.2, 1024, 24),
+}
+PROBES = {'linear_probe/dtm_vit-b_25e_in1k': 25, 'linear_probe/dtm_vit-b_50e_in1k': 50}
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+def rates(cfg, lrs: list[float], epoch_length: int = 10) -> torch.Tensor:
+    """Learning rates at each iteration, (iterations, parameter groups)."""
+    params = [torch.nn.Parameter(torch.zeros(1)) for _ in lrs]
+    optimizer = torch.optim.AdamW(
+        [dict(params=[p], lr=lr) for p, lr in zip(params, lrs, strict=True)]
+    )
+    schedulers = []
+    for item in cfg.param_scheduler:
+        item = dict(item)
+        convert = item.pop('convert_to_iter_based')
+        cls = PARAM_SCHEDULERS.get(item.pop('type'))
+        assert convert
+        schedulers.append(
+            cls.build_iter_from_epoch(
+                optimizer=optimizer, epoch_length=epoch_length, **item
+            )
+        )
+    rows = []
+    for _ in range(cfg.train_cfg.max_epochs * epoch_length):
+        rows.append([group['lr'] for group in optimizer.param_groups])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    rows.append([group['lr'] for group in optimizer.param_groups])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize('name', TABLE_13)
+def test_table_13_model_and_optimizer(name, monkeypatch):
+    _, _, decay, drop_path, width, depth = TABLE_13[name]
+    cfg = load(name)
+    # ViT-L's random numbers take seconds, and no value here depends on them.
+    monkeypatch.setattr(torch.nn.init, 'trunc_normal_', lambda tensor, **_: tensor)
+    model = MODELS.build(cfg.model)
+
+    backbone = model.backbone
+    assert (backbone.embed_dims, len(backbone.layers)) == (width, depth)
+    assert backbone.img_size == (224, 224)
+    assert backbone.patch_size == 16
+    assert backbone.layers[0].drop_path.drop_prob == 0
+    assert backbone.layers[-1].drop_path.drop_prob == pytest.approx(drop_path)
+    assert model.head.fc.in_features == width
+    assert model.head.fc.out_features == model.data_preprocessor.num_classes == 1000
+    assert model.head.loss_module.label_smooth_val == 0.1
+    augments = model.data_preprocessor.batch_augments
+    assert [(type(a).__name__, a.alpha) for a in augments.augments] == [
+        ('Mixup', 0.8),
+        ('CutMix', 1.0),
+    ]
+
+    cfg.launcher = 'none'
+    fit_to_device(cfg)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    groups = wrapper.optimizer.param_groups
+    assert all(group['betas'] == (0.9, 0.999) for group in groups)
+    assert {group['weight_decay'] for group in groups} == {0, 0.05}
+    lrs = sorted({group['lr'] for group in groups})
+    assert len(lrs) == depth + 2
+    assert lrs[-1] == 5e-4
+    assert lrs[0] == pytest.approx(5e-4 * decay ** (depth + 1))
+
+
+@pytest.mark.parametrize('name', TABLE_13)
+def test_table_13_schedule(name):
+    epochs, warm_up, decay, _, _, depth = TABLE_13[name]
+    cfg = load(name)
+    assert cfg.train_cfg.max_epochs == epochs
+    lowest = 5e-4 * decay ** (depth + 1)
+    lr = rates(cfg, [5e-4, lowest])
+    assert lr[:, 0].argmax() == warm_up * 10 - 1  # the last warm-up iteration
+    assert lr[:, 0].max() == pytest.approx(5e-4)
+    assert (lr[: warm_up * 10, 0].diff() > 0).all()
+    assert (lr[warm_up * 10 : -1, 0].diff() < 0).all()
+    assert lr[-1, 0].item() == pytest.approx(1e-6, rel=1e-2)  # one step short of it
+    # Half-way through the cosine the rate is the mean of its ends.
+    middle = lr[(warm_up + epochs) * 5, 0].item()
+    assert middle == pytest.approx((5e-4 + 1e-6) / 2, rel=1e-3)
+    # Decayed layers keep their proportion, down to the end.
+    torch.testing.assert_close(
+        lr[:, 1] / lr[:, 0], torch.full((len(lr),), lowest / 5e-4).double()
+    )
+
+
+@pytest.mark.parametrize('name', TABLE_13)
+def test_table_13_data(name, tmp_path):
+    draw_imagenet(tmp_path)
+    cfg = load(name)
+    assert 8 * cfg.train_dataloader.batch_size == 1024
+    assert cfg.auto_scale_lr.base_batch_size == 1024
+    for_cpu(cfg, tmp_path, tmp_path)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    named = {type(t).__name__: t for t in train.pipeline.transforms}
+    assert named['RandomResizedCrop'].scale == (224, 224)
+    assert named['RandAugment'].magnitude_level == 9
+    assert named['RandAugment'].magnitude_std == 0.5
+    assert named['RandomErasing'].erase_prob == 0.25
+    assert train[0]['inputs'].shape == (3, 224, 224)
+    val = DATASETS.build(cfg.val_dataloader.dataset)
+    assert val[0]['inputs'].shape == (3, 224, 224)
+    # The first, the second and the last of ImageNet's labels.
+    assert [int(item['data_samples'].gt_label) for item in val] == [
+        0,
+        0,
+        1,
+        1,
+        999,
+        999,
+    ]
+    assert cfg.test_dataloader == cfg.val_dataloader
+    assert tuple(cfg.test_evaluator.topk) == (1, 5)
+
+
+def test_patch_tokens_are_averaged_before_the_norm():
+    cfg = load('finetune/dtm_vit-b_100e_in1k')
+    cfg.model.backbone.update(arch=TINY, img_size=64, init_cfg=None)
+    backbone = MODELS.build(cfg.model.backbone).eval()
+    cfg.model.backbone.out_type = 'raw'
+    raw = MODELS.build(cfg.model.backbone).eval()
+    torch.nn.init.normal_(backbone.ln2.weight)
+    raw.load_state_dict(backbone.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        tokens = raw(images)[-1][:, 1:]
+        expected = backbone.ln2(tokens.mean(1))
+        torch.testing.assert_close(backbone(images)[-1], expected)
+
+
+def tiny_run(name: str, root: Path, work_dir: Path):
+    cfg = load(name)
+    for_cpu(cfg, root, work_dir)
+    cfg.model.backbone.update(arch=TINY)
+    if cfg.model.backbone.get('frozen_stages', -1) > 0:
+        cfg.model.backbone.frozen_stages = TINY['num_layers']
+    if 'neck' in cfg.model:
+        cfg.model.neck.input_features = TINY['embed_dims']
+    cfg.model.head.in_channels = TINY['embed_dims']
+    cfg.train_cfg.max_epochs = 1
+    return cfg
+
+
+def test_fine_tunes_validates_and_tests(tmp_path):
+    draw_imagenet(tmp_path / 'data')
+    cfg = tiny_run('finetune/dtm_vit-b_100e_in1k', tmp_path / 'data', tmp_path)
+    runner = build_runner(cfg)
+    before = runner.model.backbone.layers[0].attn.qkv.weight.clone()
+    runner.train()
+    assert not torch.equal(before, runner.model.backbone.layers[0].attn.qkv.weight)
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+    cfg = tiny_run('finetune/dtm_vit-b_100e_in1k', tmp_path / 'data', tmp_path)
+    cfg.load_from = str(tmp_path / 'epoch_1.pth')
+    metrics = build_runner(cfg).test()
+    assert set(metrics) == {'accuracy/top1', 'accuracy/top5'}
+    assert 0 <= metrics['accuracy/top1'] <= metrics['accuracy/top5'] <= 100
+
+
+@pytest.mark.parametrize(('name', 'epochs'), PROBES.items())
+def test_linear_probe_schedule(name, epochs):
+    cfg = load(name)
+    assert cfg.train_cfg.max_epochs == epochs
+    lr = rates(cfg, [1.6])[:, 0]
+    assert lr.max() == pytest.approx(1.6)
+    assert lr.argmax() == 5 * 10 - 1
+    assert lr[-1] == pytest.approx(0, abs=1e-3)
+    assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.1 * 4096 / 256)
+
+
+def test_linear_probe_trains_the_head_alone(tmp_path):
+    draw_imagenet(tmp_path / 'data')
+    cfg = tiny_run('linear_probe/dtm_vit-b_25e_in1k', tmp_path / 'data', tmp_path)
+    runner = build_runner(cfg)
+    model = runner.model
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert names == ['head.fc.weight', 'head.fc.bias']
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    runner.train()
+    changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
+    assert changed == names
+    assert not any(m.training for m in model.backbone.layers.modules())
+    assert model.neck.bn.running_mean.abs().sum() > 0
+    assert model.neck.bn.weight is None
+
+
+def test_checkpoint_is_the_only_override(tmp_path):
+    """As in the run card: model.backbone.init_cfg.checkpoint=X.pth."""
+    cfg = load('finetune/dtm_vit-b_100e_in1k')
+    student = MODELS.build(dict(type='DTMPretrainViT', arch=TINY, img_size=64))
+    for module in (student.rel_pos_bias, *(layer.attn for layer in student.layers)):
+        torch.nn.init.normal_(module.relative_position_bias_table)
+    state = {f'backbone.{name}': value for name, value in student.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'pretrained.pth')
+
+    cfg.merge_from_dict(
+        {'model.backbone.init_cfg.checkpoint': str(tmp_path / 'pretrained.pth')}
+    )
+    cfg.model.backbone.update(arch=TINY, img_size=64)
+    cfg.model.head.in_channels = TINY['embed_dims']
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    table = 'relative_position_bias_table'
+    for ours, theirs in zip(model.backbone.layers, student.layers, strict=True):
+        expected = getattr(theirs.attn, table) + getattr(student.rel_pos_bias, table)
+        torch.testing.assert_close(getattr(ours.attn, table), expected)
+        torch.testing.assert_close(
+            ours.ffn.layers[1].weight, theirs.ffn.layers[1].weight
+        )
+
+
+def test_own_classes_need_their_number(tmp_path):
+    draw_imagenet(tmp_path / 'data')
+
+    def cfg():
+        cfg = tiny_run('finetune/dtm_vit-b_100e_in1k', tmp_path / 'data', tmp_path)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            loader.dataset.classes = None
+        cfg.val_evaluator.topk = (1,)  # of three classes
+        return cfg
+
+    with pytest.raises(
+        ValueError,
+        match=r'3 classes.*model\.data_preprocessor\.num_classes=3 '
+        r'model\.head\.num_classes=3',
+    ):
+        build_runner(cfg()).train()
+    right = cfg()
+    right.model.head.num_classes = right.model.data_preprocessor.num_classes = 3
+    runner = build_runner(right)
+    runner.train()
+    assert runner.iter == 3
+
+
+def test_run_cards_name_their_own_config():
+    for name in (*TABLE_13, *PROBES):
+        text = (CONFIGS / f'{name}.py').read_text()
+        assert f'tools/dist_train.sh configs/{name}.py 8' in text
