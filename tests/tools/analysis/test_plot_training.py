@@ -1,0 +1,116 @@
+"""Curves of good, damaged and missing logs."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def write_run(folder, epochs, accuracy, config=None):
+    place = folder / '20260101_000000/vis_data'
+    place.mkdir(parents=True)
+    rows = []
+    for epoch in range(1, epochs + 1):
+        rows.append(
+            dict(loss=5.0 / epoch, epoch=epoch, iter=10 * epoch, step=10 * epoch)
+        )
+        rows.append({'accuracy/top1': accuracy + epoch, 'step': epoch})
+    (place / 'scalars.json').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+    if config:
+        (place / 'config.py').write_text(config)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def tool(load_tool):
+    return load_tool('plot_training')
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name, length, accuracy in [
+        ('dtm_100', 100, 70),
+        ('dtm_300', 300, 75),
+        ('base_100', 100, 68),
+        ('base_300', 300, 72),
+    ]:
+        config = f"load_from = 'work_dirs/pre/epoch_{length}.pth'"
+        write_run(tmp_path / name, 5, accuracy, config)
+    return tmp_path
+
+
+def lines(axis):
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in axis.get_lines()
+    }
+
+
+def test_panels_hold_the_logged_numbers(tool, runs):
+    named = [f'DTM={runs}/dtm_100', f'DTM={runs}/dtm_300', f'base={runs}/base_100']
+    found = tool.read_runs(named + [f'base={runs}/base_300'], None)
+    figure = tool.draw(found, 'loss', tool.accuracy_key([log for _, log, _ in found]))
+    loss, accuracy, length = figure.axes
+    label = 'DTM, 300 ep. pre-training'
+    assert lines(loss)[label][0] == [1, 2, 3, 4, 5]
+    assert lines(loss)[label][1] == pytest.approx([5.0 / e for e in range(1, 6)])
+    assert lines(accuracy)[label] == ([1, 2, 3, 4, 5], [76, 77, 78, 79, 80])
+    assert lines(length) == {
+        'DTM': ([100, 300], [75, 80]),
+        'base': ([100, 300], [73, 77]),
+    }
+
+
+def test_given_lengths_win_over_the_configs(tool, runs):
+    found = tool.read_runs([f'{runs}/dtm_100', f'{runs}/dtm_300'], [800, 1600])
+    figure = tool.draw(found, 'loss', 'accuracy/top1', x='pretrain-epochs')
+    (axis,) = figure.axes
+    assert lines(axis) == {'dtm_100': ([800], [75]), 'dtm_300': ([1600], [80])}
+
+
+def test_smoothing_averages_the_rows_before(tool):
+    values = [4.0, 2.0, 9.0, 5.0]
+    assert tool.smooth(values, 1).tolist() == values
+    assert tool.smooth(values, 3) == pytest.approx([4, 3, 5, 16 / 3])
+
+
+def test_bad_runs_are_named_and_the_rest_is_drawn(tool, runs, capsys):
+    cut = runs / 'dtm_100/20260101_000000/vis_data/scalars.json'
+    cut.write_text(cut.read_text()[:-12])
+    (runs / 'empty').mkdir()
+    out = runs / 'deep/curves.png'
+    names = ['dtm_100', 'empty', 'absent', 'dtm_300']
+    code = tool.main([*(str(runs / name) for name in names), '--out', str(out)])
+    errors = capsys.readouterr().err
+    assert code == 0
+    assert f'{runs}/empty: no mmengine log' in errors
+    assert f'{runs}/absent: no such work dir' in errors
+    assert f'1 line(s) cut off or no JSON, left out: {cut}:10' in errors
+    picture = np.asarray(Image.open(out))
+    assert picture.shape[1] > 2 * picture.shape[0] and picture.min() < 100
+
+
+def test_no_readable_run_is_an_error(tool, tmp_path, capsys):
+    assert tool.main([str(tmp_path), '--out', str(tmp_path / 'a.png')]) == 1
+    assert 'None of the runs has a readable log.' in capsys.readouterr().err
+    assert not (tmp_path / 'a.png').exists()
+
+
+def test_an_unknown_scalar_is_named_beside_the_known(tool, runs, capsys):
+    out = str(runs / 'a.png')
+    tool.main([str(runs / 'dtm_100'), '--loss', 'los', '--out', out])
+    assert 'No train row has "los"; the logs hold: epoch, iter, loss' in (
+        capsys.readouterr().err
+    )
+
+
+def test_one_length_is_no_curve(tool, runs, capsys):
+    code = tool.main([str(runs / 'dtm_100'), '--x', 'pretrain-epochs'])
+    assert code == 1
+    assert 'at least two lengths' in capsys.readouterr().err
+
+
+def test_lengths_must_match_the_runs(tool, runs):
+    with pytest.raises(SystemExit):
+        tool.main([str(runs / 'dtm_100'), '--pretrain-epochs', '1', '2'])

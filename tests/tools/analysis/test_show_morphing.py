@@ -1,0 +1,67 @@
+"""The table of groupings."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmdtm import visualization as vis
+from mmdtm.morphing import bipartite_matching, merge_schedule
+
+
+@pytest.fixture(scope='module')
+def tool(load_tool):
+    return load_tool('show_morphing')
+
+
+def test_each_cell_shows_its_grouping(tool):
+    image = vis.fit_to_grid(
+        np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), (4, 4), 64
+    )
+    tokens = torch.randn(1, 16, 8)
+    page = tool.draw_image(image, tokens, (4, 4), [12, 5], [1, 3], 'palette')
+    for row, k in enumerate((1, 3)):
+        for column, remain in enumerate((12, 5)):
+            labels = bipartite_matching(tokens, merge_schedule(16, remain, k)).labels
+            top = 12 + 24 + row * (64 + 22 + 12)
+            left = 12 + 70 + 12 + (column + 1) * 76
+            expected = vis.draw_groups(image, labels.reshape(4, 4).numpy())
+            assert np.array_equal(page[top : top + 64, left : left + 64], expected)
+            note = page[top + 64 : top + 86, left : left + 64]
+            unreached = (k, remain) == (1, 5)
+            assert (note.min() < 200) == unreached
+
+
+def test_tool_draws_photographs_and_names_what_it_cannot_read(
+    tool, clip_args, world, tmp_path, capsys
+):
+    bad = world / 'hen' / 'bad.png'
+    bad.write_bytes(b'no image')
+    out = tmp_path / 'out'
+    options = ['--num-iters', '2', '--side', '64', '--out', str(out)]
+    assert tool.main([str(world / 'hen'), *options, *clip_args]) == 0
+    assert f'left out: {bad} cannot be read' in capsys.readouterr().err
+    assert sorted(file.name for file in out.iterdir()) == ['hen_0.png', 'hen_1.png']
+    # The photograph and 12, 8, 4 and 1 of the 16 tokens.
+    assert Image.open(out / 'hen_0.png').width == 24 + 70 + 5 * (64 + 12)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--num-morphed', '17'], 'num_morphed must'),
+        (['--num-iters', '0'], 'num_iters must'),
+    ],
+)
+def test_impossible_numbers_are_refused(
+    tool, clip_args, world, tmp_path, capsys, options, message
+):
+    out = ['--out', str(tmp_path / 'out')]
+    assert tool.main([str(world / 'hen'), *options, *out, *clip_args]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_missing_weights_are_named(tool, world, tmp_path, capsys):
+    options = ['--model', 'ViT-B-32', '--pretrained', 'absent.pt', '--device', 'cpu']
+    assert tool.main([str(world), '--out', str(tmp_path), *options]) == 1
+    assert 'absent.pt' in capsys.readouterr().err
