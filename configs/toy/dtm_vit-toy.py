@@ -1,0 +1,53 @@
+"""DTM pre-training of a small ViT on the embedded world, a minute or two on 2 cores.
+
+The big configs' classes and pipeline at 64 pixels; `make quickstart` runs it.
+Hardware:  any CPU
+Data:      python tools/toy/draw_scenes.py
+Teacher:   python tools/toy/train_clip.py
+Command:   tools/dist_train.sh configs/toy/dtm_vit-toy.py 2
+Then:      configs/toy/finetune_vit-toy.py, configs/toy/upernet_vit-toy.py
+"""
+
+_base_ = ['../dtm_vit-b_300e.py']
+
+model = dict(
+    backbone=dict(
+        # As wide and deep as the teacher, as ViT-B/16 is for CLIP's ViT-B/16.
+        arch=dict(
+            _delete_=True,
+            embed_dims=128,
+            num_layers=4,
+            num_heads=4,
+            feedforward_channels=512,
+        ),
+        img_size=64,
+        patch_size=8,  # N = 64 tokens
+    ),
+    target_generator=dict(
+        model='toy',
+        pretrained='work_dirs/toy_clip/toy.safetensors',
+        model_config='work_dirs/toy_clip/toy.json',
+    ),
+)
+
+train_pipeline = _base_.train_pipeline
+# Shapes must stay whole enough to be told apart.
+train_pipeline[2].update(scale=64, crop_ratio_range=(0.4, 1.0))
+train_pipeline[4].update(input_size=8, min_num_patches=4)
+train_dataloader = dict(
+    batch_size=32,  # 64 in all, on 2 processes
+    num_workers=0,  # the model keeps all cores busy
+    persistent_workers=False,
+    dataset=dict(data_root='data/toy', pipeline=train_pipeline),
+)
+
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(end=1)
+param_scheduler[1].update(begin=1, end=8, T_max=7)
+train_cfg = dict(max_epochs=8)
+auto_scale_lr = dict(base_batch_size=64)
+
+default_hooks = dict(
+    logger=dict(interval=5), checkpoint=dict(interval=4, max_keep_ckpts=1)
+)

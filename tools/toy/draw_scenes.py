@@ -1,0 +1,583 @@
+"""Draw the embedded world: scenes of textured shapes, captioned and labelled.
+
+Nobody can download ImageNet, ADE20K and CLIP's weights in a minute. This world
+is drawn in seconds and has what the whole path needs: images in class folders
+(as ImageNet), captions (to train a CLIP) and label maps (as ADE20K)::
+
+    OUT/train/<class>/000012.jpg       OUT/images/training/000012.jpg
+    OUT/val/<class>/000003.jpg         OUT/annotations/training/000012.png
+    OUT/captions.jsonl                 OUT/images/validation/...
+    OUT/meta.json                      OUT/annotations/validation/...
+
+A scene has one large shape, which is its class, and one to three small ones, on
+one of six grounds. Label maps follow ADE20K: 0 is ignored (edges, where two
+things share a pixel), 1..10 are the shapes, 11..16 the grounds; datasets read
+them with ``reduce_zero_label=True``.
+
+The same settings give the same bytes. A folder is complete once ``meta.json``
+is there: drawing happens beside it and is moved into place at the end.
+
+    python tools/toy/draw_scenes.py --out data/toy
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+VERSION = 1  # of the drawing; a folder drawn by another version is redrawn
+
+# Alphabetical, as datasets number class folders.
+SHAPES = (
+    'arrow',
+    'circle',
+    'cross',
+    'flower',
+    'heart',
+    'moon',
+    'ring',
+    'square',
+    'star',
+    'triangle',
+)
+GROUNDS = ('brick', 'grass', 'night', 'sand', 'water', 'wood')
+TEXTURES = ('plain', 'striped', 'dotted', 'checked', 'speckled')
+COLOURS = {
+    'black': (38, 38, 42),
+    'blue': (42, 92, 206),
+    'green': (36, 150, 62),
+    'orange': (240, 134, 24),
+    'pink': (244, 130, 180),
+    'purple': (130, 56, 170),
+    'red': (206, 38, 42),
+    'white': (238, 238, 234),
+    'yellow': (246, 214, 40),
+}
+SEG_CLASSES = SHAPES + GROUNDS
+# Shapes in Paul Tol's muted scheme and black, told apart by colour-blind
+# readers; grounds in pale tints.
+SEG_PALETTE = (
+    (51, 34, 136),
+    (136, 204, 238),
+    (68, 170, 153),
+    (17, 119, 51),
+    (204, 102, 119),
+    (221, 204, 119),
+    (170, 68, 153),
+    (136, 34, 85),
+    (153, 153, 51),
+    (30, 30, 30),
+    (236, 214, 206),
+    (214, 232, 206),
+    (190, 190, 210),
+    (244, 236, 214),
+    (206, 222, 238),
+    (226, 214, 198),
+)
+IGNORED = 0  # in the label maps
+EDGE = 0.75  # pixels on either side of an outline that are ignored
+SPLITS = {'train': ('training', 0), 'val': ('validation', 1)}
+
+
+# ---------------------------------------------------------------- shapes ----
+# Each function takes coordinates (x right, y up) in units of the shape's radius
+# and returns about the signed distance to its outline, negative inside.
+
+
+def _half_planes(x, y, angles, offset):
+    return np.maximum.reduce([x * np.cos(a) + y * np.sin(a) - offset for a in angles])
+
+
+def _box(x, y, half_width, half_height):
+    return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
+
+
+def _arrow(x, y):
+    head = _half_planes(0.25 - x, y, (0, 2 * np.pi / 3, -2 * np.pi / 3), 0.4)
+    return np.minimum(head, _box(x + 0.4, y, 0.55, 0.22))
+
+
+def _circle(x, y):
+    return np.hypot(x, y) - 0.9
+
+
+def _cross(x, y):
+    return np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95))
+
+
+def _flower(x, y):
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    petals = radius - (0.68 + 0.3 * np.cos(6 * angle))
+    return np.maximum(0.6 * petals, 0.16 - radius)
+
+
+def _heart(x, y):
+    side, x = 0.62, np.abs(x)
+    across, along = (x + y + 0.55) / 2**0.5, (y - x + 0.55) / 2**0.5
+    body = _box(across - side / 1.2, along - side / 1.2, side / 1.2, side / 1.2)
+    lobe = np.hypot(across - side / 0.6, along - side / 1.2) - side / 1.2
+    return np.minimum(body, lobe)
+
+
+def _moon(x, y):
+    return np.maximum(np.hypot(x, y) - 0.95, 0.78 - np.hypot(x - 0.5, y - 0.12))
+
+
+def _ring(x, y):
+    return np.abs(np.hypot(x, y) - 0.7) - 0.24
+
+
+def _square(x, y):
+    return _box(x, y, 0.76, 0.76)
+
+
+def _star(x, y):
+    fold = 2 * np.pi / 5
+    angle = np.mod(np.arctan2(x, y) + fold / 2, fold) - fold / 2
+    radius = np.hypot(x, y)
+    along, across = radius * np.cos(angle), radius * np.abs(np.sin(angle))
+    # The line from the tip (1, 0) to the notch between two tips.
+    notch = 0.45 * np.array([np.cos(fold / 2), np.sin(fold / 2)])
+    edge = notch - np.array([1.0, 0.0])
+    normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
+    return (along - 1) * normal[0] + across * normal[1]
+
+
+def _triangle(x, y):
+    return _half_planes(x, y + 0.15, np.pi * np.array([-3, 1, 5]) / 6, 0.52)
+
+
+OUTLINES = dict(
+    arrow=_arrow,
+    circle=_circle,
+    cross=_cross,
+    flower=_flower,
+    heart=_heart,
+    moon=_moon,
+    ring=_ring,
+    square=_square,
+    star=_star,
+    triangle=_triangle,
+)
+
+# -------------------------------------------------------------- textures ----
+
+
+@lru_cache(maxsize=1)
+def _noise() -> np.ndarray:
+    """A fixed field of white noise, from which all textures cut windows."""
+    return np.random.default_rng(20240100).standard_normal((512, 512)).astype('f4')
+
+
+def _window(rng, height: int, width: int) -> np.ndarray:
+    top, left = rng.integers(0, 512 - height), rng.integers(0, 512 - width)
+    return _noise()[top : top + height, left : left + width]
+
+
+def _smooth_noise(rng, size: int, step_y: float, step_x: float) -> np.ndarray:
+    """Noise with features of about ``step_y`` by ``step_x`` pixels."""
+    rows, cols = np.arange(size) / step_y, np.arange(size) / step_x
+    coarse = _window(rng, int(rows[-1]) + 2, int(cols[-1]) + 2)
+    y, x = rows.astype(int), cols.astype(int)
+    fy, fx = (rows - y)[:, None].astype('f4'), (cols - x)[None].astype('f4')
+    upper = coarse[y][:, x] * (1 - fx) + coarse[y][:, x + 1] * fx
+    lower = coarse[y + 1][:, x] * (1 - fx) + coarse[y + 1][:, x + 1] * fx
+    return upper * (1 - fy) + lower * fy
+
+
+def _texture(rng, name: str, x, y) -> np.ndarray:
+    """Share of the second tone, in 0..1, at pixel coordinates ``x``, ``y``."""
+    pitch = rng.uniform(5.5, 8.5)
+    angle = rng.uniform(0, np.pi)
+    u = (x * np.cos(angle) + y * np.sin(angle)) / pitch
+    v = (y * np.cos(angle) - x * np.sin(angle)) / pitch
+    if name == 'plain':
+        return np.zeros_like(x)
+    if name == 'striped':
+        return np.clip(0.5 + 2.5 * np.sin(2 * np.pi * u), 0, 1)
+    if name == 'dotted':
+        distance = np.hypot(u - np.round(u), v - np.round(v))
+        return np.clip((0.33 - distance) * pitch + 0.5, 0, 1)
+    if name == 'checked':
+        return np.clip(0.5 + 4 * np.sin(np.pi * u) * np.sin(np.pi * v), 0, 1)
+    size = x.shape[0]
+    return (_smooth_noise(rng, size, 1.6, 1.6) > 0.45).astype('f4')
+
+
+def _ground(rng, name: str, size: int) -> np.ndarray:
+    """The ground as float32 RGB, (size, size, 3), 0 to 255."""
+    y, x = np.mgrid[0:size, 0:size].astype('f4')
+    tones = dict(
+        brick=((176, 104, 84), (206, 176, 160)),
+        grass=((96, 152, 70), (66, 120, 52)),
+        night=((26, 30, 66), (52, 48, 100)),
+        sand=((228, 204, 156), (206, 178, 130)),
+        water=((84, 158, 204), (134, 194, 222)),
+        wood=((160, 116, 76), (128, 90, 56)),
+    )
+    if name == 'brick':
+        width, height = rng.uniform(15, 20), rng.uniform(7, 9)
+        along, across = y + rng.uniform(0, height), x + rng.uniform(0, width)
+        row = np.floor(along / height)
+        across = across + width / 2 * np.mod(row, 2)
+        joint = (np.mod(across, width) < 1.3) | (np.mod(along, height) < 1.3)
+        # Every brick has a tone of its own.
+        share = 0.1 + 0.14 * np.sin(37 * row + 11 * np.floor(across / width))
+        share[joint] = 1
+    elif name == 'grass':
+        share = 0.5 + 0.55 * _smooth_noise(rng, size, 6, 1.2)
+    elif name == 'night':
+        share = 0.5 + 0.4 * _smooth_noise(rng, size, 24, 24)
+    elif name == 'sand':
+        share = (
+            0.45
+            + 0.3 * _smooth_noise(rng, size, 1.0, 1.0)
+            + 0.25 * _smooth_noise(rng, size, 12, 20)
+        )
+    elif name == 'water':
+        wave = 2.5 * np.sin(x / rng.uniform(7, 10) + rng.uniform(0, 6))
+        wave = wave + 3 * _smooth_noise(rng, size, 16, 16)
+        share = np.clip(1.6 * np.sin((y + wave) / rng.uniform(1.5, 2.1)) - 0.6, 0, 1)
+    else:
+        grain = _smooth_noise(rng, size, 2.2, 40) + 0.6 * _smooth_noise(
+            rng, size, 7, 60
+        )
+        share = 0.5 + 0.4 * grain
+    first, second = (np.array(tone, 'f4') for tone in tones[name])
+    picture = first + np.clip(share, 0, 1)[..., None] * (second - first)
+    if name == 'night':
+        stars = _window(rng, size, size) > 2.5
+        picture[stars] = (170, 166, 150)
+    return picture
+
+
+# ---------------------------------------------------------------- scenes ----
+
+
+def compose(rng, shape: str) -> dict:
+    """Decide what a scene shows; all lengths in units of the image's side.
+
+    Args:
+        rng: Source of every choice.
+        shape: The large shape, one of ``SHAPES``.
+
+    Returns:
+        ``ground`` and ``objects``, the large one first; each object has a
+        shape, colour, texture, centre (x right, y down), radius and rotation
+        in degrees.
+    """
+    ground = str(rng.choice(GROUNDS))
+    radius = rng.uniform(0.28, 0.36)
+    objects = [
+        dict(shape=shape, centre=rng.uniform(radius, 1 - radius, 2), radius=radius)
+    ]
+    others = [name for name in SHAPES if name != shape]
+    wanted = 1 + int(rng.integers(1, 4))
+    for _ in range(60):
+        if len(objects) == wanted:
+            break
+        radius = rng.uniform(0.1, 0.14)
+        centre = rng.uniform(radius, 1 - radius, 2)
+        if all(
+            np.hypot(*(centre - other['centre'])) > radius + other['radius'] + 0.02
+            for other in objects
+        ):
+            objects.append(
+                dict(shape=str(rng.choice(others)), centre=centre, radius=radius)
+            )
+    # No two things of one scene share a colour, and none has its ground's.
+    hidden = dict(
+        grass='green',
+        water='blue',
+        night='black',
+        sand='yellow',
+        brick='red',
+        wood='orange',
+    )[ground]
+    colours = rng.permutation([name for name in COLOURS if name != hidden])
+    for item, colour in zip(objects, colours, strict=False):
+        item.update(
+            colour=str(colour),
+            texture=str(rng.choice(TEXTURES)),
+            rotation=round(float(rng.uniform(-15, 15)), 1),
+            radius=round(float(item['radius']), 4),
+            centre=[round(float(value), 4) for value in item['centre']],
+        )
+    return dict(ground=ground, objects=objects)
+
+
+def relation(first: dict, second: dict) -> str:
+    """Where ``first`` lies as seen from ``second``."""
+    dx = first['centre'][0] - second['centre'][0]
+    dy = first['centre'][1] - second['centre'][1]
+    if abs(dx) > abs(dy):
+        return 'left of' if dx < 0 else 'right of'
+    return 'above' if dy < 0 else 'below'
+
+
+def describe(scene: dict) -> list[str]:
+    """Captions of a scene, the fullest first; all of them true."""
+    main, *rest = scene['objects']
+    full = [
+        f'a {size} {item["colour"]} {item["texture"]} {item["shape"]}'
+        for size, item in zip(_sizes(scene), scene['objects'], strict=True)
+    ]
+    short = [
+        f'a {size} {item["shape"]}'
+        for size, item in zip(_sizes(scene), scene['objects'], strict=True)
+    ]
+    ground = f'on {scene["ground"]}'
+
+    def places(names):
+        return ' and '.join(
+            f'{relation(main, item)} {name}'
+            for item, name in zip(rest, names[1:], strict=True)
+        )
+
+    captions = [f'a picture of {short[0]}', f'{full[0]} {ground}']
+    if rest:
+        captions += [
+            f'{full[1]} {relation(rest[0], main)} {full[0]} {ground}',
+            f'{short[0]} {places(short)}',
+            f'{full[0]} {places(full)} {ground}',
+        ]
+    return captions[::-1]
+
+
+def _sizes(scene: dict) -> list[str]:
+    return ['large'] + ['small'] * (len(scene['objects']) - 1)
+
+
+def render(rng, scene: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a scene.
+
+    Args:
+        rng: Source of textures and lighting.
+        scene: What to draw, from :func:`compose`.
+        size: Side of the image in pixels.
+
+    Returns:
+        The image, uint8 (size, size, 3), and the label map, uint8 (size, size).
+    """
+    y, x = (np.mgrid[0:size, 0:size] + 0.5).astype('f4')
+    picture = _ground(rng, scene['ground'], size)
+    labels = np.full((size, size), 1 + SEG_CLASSES.index(scene['ground']), np.uint8)
+    for item in scene['objects']:
+        outline, radius = OUTLINES[item['shape']], item['radius'] * size
+        cx, cy = (value * size for value in item['centre'])
+
+        def distance(dx, dy, item=item, outline=outline, radius=radius):
+            angle = np.deg2rad(item['rotation'])
+            right, up = dx / radius, -dy / radius
+            cos, sin = np.cos(angle), np.sin(angle)
+            return radius * outline(right * cos + up * sin, up * cos - right * sin)
+
+        # Beyond this box nothing of the shape or its shadow is seen.
+        reach = 1.1 * radius + 6
+        box = (
+            slice(max(int(cy - reach), 0), int(cy + reach) + 1),
+            slice(max(int(cx - reach), 0), int(cx + reach) + 1),
+        )
+        dx, dy = x[box] - cx, y[box] - cy
+        shadow = np.clip(0.5 - distance(dx - 1.5, dy - 2.0) / 4, 0, 1)
+        region = picture[box] * (1 - 0.45 * shadow[..., None])
+        inside = distance(dx, dy)
+        cover = np.clip(0.5 - inside, 0, 1)[..., None]
+        base = np.array(COLOURS[item['colour']], 'f4') + rng.normal(0, 7, 3)
+        # The second tone is lighter for dark colours and darker for light ones.
+        second = base * 0.68 if base.mean() > 120 else base + 0.35 * (255 - base)
+        tone = _texture(rng, item['texture'], x, y)[box][..., None]
+        fill = base + tone * (second - base)
+        # A dark rim, so that a shape shows on any ground.
+        rim = np.clip(2.2 + inside, 0, 1)[..., None]
+        fill = fill + 0.75 * rim * (0.25 * base - fill)
+        picture[box] = region + cover * (fill - region)
+        part = labels[box]
+        part[inside < 0] = 1 + SEG_CLASSES.index(item['shape'])
+        part[np.abs(inside) < EDGE] = IGNORED
+    light = (
+        1
+        + 0.12 * ((x - size / 2) * rng.normal() + (y - size / 2) * rng.normal()) / size
+    )
+    picture = picture * light[..., None] + 5 * _window(rng, size, size)[..., None]
+    return np.clip(picture, 0, 255).astype(np.uint8), labels
+
+
+def draw(seed: int, split: str, index: int, size: int):
+    """Scene ``index`` of a split, a pure function of its arguments.
+
+    Returns:
+        What the scene shows (see :func:`compose`), the image and the label map
+        (see :func:`render`). Classes take turns, so that they are balanced.
+    """
+    rng = np.random.default_rng([seed, SPLITS[split][1], index])
+    scene = compose(rng, SHAPES[index % len(SHAPES)])
+    return scene, *render(rng, scene, size)
+
+
+def _draw_files(out: Path, seed: int, split: str, indices: range, size: int):
+    lines = []
+    long_name = SPLITS[split][0]
+    for index in indices:
+        scene, image, labels = draw(seed, split, index, size)
+        name = scene['objects'][0]['shape']
+        files = [
+            f'{split}/{name}/{index:06d}.jpg',
+            f'images/{long_name}/{index:06d}.jpg',
+        ]
+        encoded = io.BytesIO()
+        Image.fromarray(image).save(encoded, 'JPEG', quality=92)
+        for file in files:
+            (out / file).write_bytes(encoded.getvalue())
+        mask = f'annotations/{long_name}/{index:06d}.png'
+        Image.fromarray(labels).save(out / mask)
+        lines.append(
+            json.dumps(
+                dict(
+                    image=files[0],
+                    split=split,
+                    class_name=name,
+                    captions=describe(scene),
+                    **scene,
+                )
+            )
+        )
+    return lines
+
+
+def draw_world(
+    out: Path,
+    num_train: int = 4000,
+    num_val: int = 1000,
+    size: int = 96,
+    seed: int = 0,
+    workers: int | None = None,
+    force: bool = False,
+) -> bool:
+    """Draw all files of the embedded world into ``out``.
+
+    Args:
+        out: Folder to make; its parent is made too.
+        num_train: Number of training scenes.
+        num_val: Number of validation scenes.
+        size: Side of the images in pixels.
+        seed: The same seed gives the same bytes.
+        workers: Processes to draw with; default one per core, 8 at most.
+        force: Draw even if the folder is there already.
+
+    Returns:
+        Whether anything was drawn: False if ``out`` holds the same world.
+
+    Raises:
+        ValueError: If a number is out of range.
+        FileExistsError: If ``out`` exists and is not a drawn world.
+    """
+    if min(num_train, num_val) < len(SHAPES):
+        raise ValueError(
+            f'{num_train} training and {num_val} validation scenes were asked for; '
+            f'each split needs at least one per class, {len(SHAPES)}.'
+        )
+    if not 32 <= size <= 256:
+        raise ValueError(f'size is {size} pixels; choose 32 to 256.')
+    out = Path(out)
+    settings = dict(
+        version=VERSION, num_train=num_train, num_val=num_val, size=size, seed=seed
+    )
+    if out.exists():
+        marker = out / 'meta.json'
+        if marker.exists() and not force:
+            if json.loads(marker.read_text())['settings'] == settings:
+                return False
+        elif not marker.exists() and any(out.iterdir()):
+            raise FileExistsError(
+                f'{out} exists and is not a world drawn by this tool (it has no '
+                'meta.json). Name another folder with --out, or move it away.'
+            )
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        for split, (long_name, _) in SPLITS.items():
+            for name in SHAPES:
+                (temporary / split / name).mkdir(parents=True)
+            for kind in ('images', 'annotations'):
+                (temporary / kind / long_name).mkdir(parents=True)
+        jobs = [
+            (split, range(start, min(start + 250, number)))
+            for split, number in (('train', num_train), ('val', num_val))
+            for start in range(0, number, 250)
+        ]
+        workers = workers or min(os.cpu_count() or 1, 8)
+        if workers == 1:
+            parts = [_draw_files(temporary, seed, *job, size) for job in jobs]
+        else:
+            with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
+                futures = [
+                    pool.submit(_draw_files, temporary, seed, *job, size)
+                    for job in jobs
+                ]
+                parts = [future.result() for future in futures]
+        lines = [line for part in parts for line in part]
+        (temporary / 'captions.jsonl').write_text('\n'.join(lines) + '\n')
+        meta = dict(
+            settings=settings,
+            classes=SHAPES,
+            templates=['a picture of a large {}'],
+            segmentation=dict(
+                classes=SEG_CLASSES,
+                palette=SEG_PALETTE,
+                ignored_label=IGNORED,
+                note='Label i > 0 is classes[i - 1]; label 0 (edges) is ignored, as '
+                'with reduce_zero_label=True.',
+            ),
+        )
+        (temporary / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('--out', type=Path, default=Path('data/toy'), help='folder')
+    parser.add_argument('--num-train', type=int, default=4000, help='training scenes')
+    parser.add_argument('--num-val', type=int, default=1000, help='validation scenes')
+    parser.add_argument('--size', type=int, default=96, help='side in pixels')
+    parser.add_argument('--seed', type=int, default=0, help='same seed, same bytes')
+    parser.add_argument('--workers', type=int, help='processes (default: all cores)')
+    parser.add_argument('--force', action='store_true', help='draw again')
+    args = parser.parse_args()
+    start = time.time()
+    try:
+        drawn = draw_world(**vars(args))
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))
+    if drawn:
+        print(
+            f'{args.num_train} + {args.num_val} scenes of {args.size} pixels in '
+            f'{args.out}, {time.time() - start:.1f} s'
+        )
+    else:
+        print(f'{args.out} is complete already; --force draws it again')
+
+
+if __name__ == '__main__':
+    main()

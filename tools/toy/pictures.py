@@ -1,0 +1,174 @@
+"""The quickstart's pictures: loss curves, block masks and groups, segmentation.
+
+python tools/toy/pictures.py work_dirs/quickstart/seed0 --data data/toy
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import mmdtm.plugin  # noqa: F401  isort: skip
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+
+from mmdtm import visualization as vis
+from mmdtm.datasets.transforms import BlockMaskGenerator
+from mmdtm.models.target_generators import OpenCLIPGenerator
+from mmdtm.morphing import bipartite_matching, merge_schedule
+from mmdtm.training_log import read_training_log
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+
+STARTS = {'dtm': 'DTM', 'token-wise': 'token-wise', 'random': 'random start'}
+COLOURS = dict(zip(STARTS, vis.LINE_COLORS, strict=False))
+STYLES = dict(zip(STARTS, ('-', '--', ':'), strict=True))  # apart without colour
+
+
+def draw_curves(run: Path, out: Path) -> None:
+    """Losses of pre-training, and what the starts come to downstream."""
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained')
+    for panel, task, split, key, axes, title in (
+        (panels[0], 'pretrain', 'train', 'loss', ('epoch', 'loss'), 'Pre-training'),
+        (panels[1], 'finetune', 'val', 'accuracy/top1', ('epoch', 'top-1 (%)'),
+         'Fine-tuning, validation'),
+        (panels[2], 'segment', 'train', 'decode.loss_ce', ('iteration', 'loss'),
+         'Segmentation, training'),
+    ):  # fmt: skip
+        for start, name in STARTS.items():
+            if task == 'pretrain' and start == 'random':
+                continue
+            log = read_training_log(run / f'{start}_{task}')
+            x, y = log.series(split, key)
+            panel.plot(
+                x, y, STYLES[start], color=COLOURS[start], label=name, linewidth=1.8,
+                marker='o' if split == 'val' else None,
+            )  # fmt: skip
+        panel.set(xlabel=axes[0], ylabel=axes[1], title=title)
+        panel.grid(alpha=0.3)
+        panel.spines[['top', 'right']].set_visible(False)
+        panel.legend(frameon=False)
+    figure.savefig(out / 'loss_curves.png', dpi=110)
+    plt.close(figure)
+
+
+def read_scenes(data: Path, number: int) -> list[dict]:
+    """The first validation scene of each of ``number`` classes."""
+    lines = map(json.loads, (data / 'captions.jsonl').read_text().splitlines())
+    scenes = {}
+    for line in lines:
+        if line['split'] == 'val':
+            scenes.setdefault(line['class_name'], line)
+    names = sorted(scenes)
+    picked = np.linspace(0, len(names) - 1, number).round().astype(int)
+    return [scenes[names[i]] for i in picked]
+
+
+def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
+    """Images, their block mask, and the teacher's groups of several sizes."""
+    teacher = OpenCLIPGenerator(
+        'toy',
+        pretrained=str(run / 'clip/toy.safetensors'),
+        model_config=str(run / 'clip/toy.json'),
+    )
+    grid, size = teacher.grid_size, teacher.input_size
+    images = np.stack([
+        np.asarray(Image.open(data / scene['image']).resize(
+            size[::-1], Image.Resampling.BICUBIC))
+        for scene in read_scenes(data, number)
+    ])  # fmt: skip
+    np.random.seed(0)
+    masker = BlockMaskGenerator(grid, mask_ratio=0.4, min_num_patches=4)
+    masks = np.stack([masker({})['mask'] for _ in images]).astype(bool)
+    mean, std = torch.tensor(teacher.mean), torch.tensor(teacher.std)
+    inputs = ((torch.from_numpy(images).float() - mean) / std).permute(0, 3, 1, 2)
+    tokens = teacher(inputs.contiguous())
+    assignments = [
+        bipartite_matching(tokens, merge_schedule(tokens.shape[1], remain, 7))
+        for remain in (32, 16, 8, 4)
+    ]
+    large = np.stack(
+        [
+            np.asarray(Image.open(data / scene['image']))
+            for scene in read_scenes(data, number)
+        ]
+    )
+    page = vis.morphing_sheet(large, masks, assignments, grid, side=176)
+    Image.fromarray(page).save(out / 'morphing.png')
+
+
+def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None:
+    """Scenes, their label map, and what UperNet predicts from each start."""
+    from mmseg.apis import inference_model, init_model
+
+    meta = json.loads((data / 'meta.json').read_text())['segmentation']
+    # White for the ignored label 0.
+    palette = np.array([(255, 255, 255), *meta['palette']], np.uint8)
+    scenes = read_scenes(data, number)
+    rows = []
+    for scene in scenes:
+        name = Path(scene['image']).stem
+        image = np.asarray(Image.open(data / scene['image']))
+        truth = Image.open(data / f'annotations/validation/{name}.png')
+        rows.append([image, palette[np.asarray(truth)]])
+    for start in STARTS:
+        folder = run / f'{start}_segment'
+        config = next(folder.glob('*.py'))
+        checkpoint = Path((folder / 'last_checkpoint').read_text().strip())
+        model = init_model(str(config), str(folder / checkpoint.name), device='cpu')
+        for row, scene in zip(rows, scenes, strict=True):
+            result = inference_model(model, str(data / scene['image']))
+            labels = result.pred_sem_seg.data[0].cpu().numpy()
+            row.append(palette[labels + 1])
+    side = 160
+    rows = [
+        [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST))
+         for p in row]
+        for row in rows
+    ]  # fmt: skip
+    page = vis.sheet(rows, ['image', 'truth', *STARTS.values()])
+    key = legend(meta['classes'], palette[1:], page.shape[1])
+    Image.fromarray(vis.stack([page, key], axis=0, gap=0)).save(
+        out / 'segmentation.png'
+    )
+
+
+def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:
+    """Swatches with their names, as many a line as fit."""
+    per_line, line = 8, 26
+    cell = (width - 24) // per_line
+    blocks = []
+    for start in range(0, len(names), per_line):
+        row = []
+        for name, colour in list(zip(names, colours, strict=True))[
+            start : start + per_line
+        ]:
+            swatch = np.full((line, 16, 3), 255, np.uint8)
+            swatch[5:21] = 90
+            swatch[6:20, 1:15] = colour
+            text = vis.text_block([name], cell - 22, size=13, line=line)
+            row.append(vis.stack([swatch, text], axis=1, gap=6))
+        blocks.append(vis.stack(row, axis=1, gap=0))
+    page = vis.stack(blocks, axis=0, gap=0)
+    return np.pad(
+        page, ((0, 10), (12, width - page.shape[1] - 12), (0, 0)), constant_values=255
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('run', type=Path, help='folder of one seed')
+    parser.add_argument('--data', type=Path, required=True, help='the scenes')
+    parser.add_argument('--out', type=Path, help='folder for the pictures')
+    args = parser.parse_args()
+    out = args.out or args.run
+    out.mkdir(parents=True, exist_ok=True)
+    draw_curves(args.run, out)
+    draw_morphing(args.run, args.data, out)
+    draw_segmentation(args.run, args.data, out)
+
+
+if __name__ == '__main__':
+    main()

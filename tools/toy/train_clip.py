@@ -1,0 +1,261 @@
+"""Train a small CLIP with open_clip on the captions of the embedded world.
+
+The model is open_clip's own CLIP class with a small configuration, the loss its
+ClipLoss, the tokenizer its SimpleTokenizer, which brings its vocabulary along.
+The result is a folder with two files::
+
+    OUT/toy.json           the model's configuration, in open_clip's format
+    OUT/toy.safetensors    the weights
+    OUT/metrics.json       zero-shot accuracy, losses
+
+The first two are ``OpenCLIPGenerator``'s ``model_config`` and ``pretrained``.
+
+    python tools/toy/train_clip.py --data data/toy --out work_dirs/toy_clip
+"""
+
+import argparse
+import json
+import math
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from mmdtm import compat
+
+compat.apply()
+
+import open_clip  # noqa: E402
+
+MODEL = dict(
+    embed_dim=128,
+    vision_cfg=dict(
+        image_size=64,
+        patch_size=8,
+        width=128,
+        layers=4,
+        head_width=32,
+        pos_embed_type='sin_cos_2d',
+    ),
+    text_cfg=dict(context_length=40, vocab_size=49408, width=128, heads=4, layers=2),
+)
+STEPS, BATCH_SIZE, LR = 640, 64, 1e-3
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+
+
+def load_split(root: Path, split: str, size: int) -> tuple[torch.Tensor, list[dict]]:
+    """Read a split's images, resized to ``size``, and what they show.
+
+    Returns:
+        uint8 (M, 3, size, size), and the M lines of ``captions.jsonl``.
+
+    Raises:
+        FileNotFoundError: If ``root`` holds no complete embedded world.
+    """
+    if not (root / 'meta.json').exists():
+        raise FileNotFoundError(
+            f'{root} holds no embedded world (no meta.json). Draw it first: '
+            f'python tools/toy/draw_scenes.py --out {root}'
+        )
+    lines = map(json.loads, (root / 'captions.jsonl').read_text().splitlines())
+    lines = [line for line in lines if line['split'] == split]
+    images = [
+        np.asarray(
+            Image.open(root / line['image'])
+            .convert('RGB')
+            .resize((size, size), Image.Resampling.BICUBIC)
+        )
+        for line in lines
+    ]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), lines
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, 3, H, W) to float32, with CLIP's mean and std."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (images.float() / 255 - mean) / std
+
+
+def random_crop(images: torch.Tensor, smallest: float) -> torch.Tensor:
+    """Crop squares of ``smallest``..1 of the side at random places and resize.
+
+    Nothing is mirrored: captions tell left from right.
+    """
+    batch = len(images)
+    scale = torch.empty(batch).uniform_(smallest, 1)
+    shift = (1 - scale)[:, None] * torch.empty(batch, 2).uniform_(-1, 1)
+    theta = torch.zeros(batch, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode='reflection', align_corners=False)
+
+
+@torch.no_grad()
+def zero_shot(model, tokenizer, images, lines, classes, templates) -> float:
+    """Top-1 accuracy of classifying with the class names alone, in percent."""
+    model.eval()
+    weights = []
+    for name in classes:
+        text = model.encode_text(
+            tokenizer([template.format(name) for template in templates]), normalize=True
+        )
+        weights.append(F.normalize(text.mean(0), dim=0))
+    weights = torch.stack(weights, 1)
+    predicted = torch.cat(
+        [
+            (model.encode_image(normalise(part), normalize=True) @ weights).argmax(1)
+            for part in images.split(128)
+        ]
+    )
+    truth = torch.tensor([classes.index(line['class_name']) for line in lines])
+    return 100 * (predicted == truth).float().mean().item()
+
+
+def train(
+    root: Path,
+    steps: int,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    weight_decay: float = 0.1,
+    warmup: float = 0.1,
+    smallest_crop: float = 0.7,
+    seed: int = 0,
+    model_config: dict = MODEL,
+    log_every: int = 10,
+):
+    """Train a CLIP from scratch.
+
+    Args:
+        root: The embedded world.
+        steps: Number of updates.
+        batch_size: Pairs that are told apart in each step.
+        lr: Highest learning rate (AdamW; linear warm-up, then cosine to 0).
+        weight_decay: Of matrices; gains, biases and the logit scale have none.
+        warmup: Share of the steps that warm up.
+        smallest_crop: Smallest side of the random crops, as a share.
+        seed: Of the weights and of all draws.
+        model_config: open_clip's model configuration.
+        log_every: Steps between two lines of progress.
+
+    Returns:
+        The model (eval mode), its tokenizer and the list of losses.
+    """
+    torch.manual_seed(seed)
+    images, lines = load_split(root, 'train', model_config['vision_cfg']['image_size'])
+    model = open_clip.CLIP(**model_config)
+    tokenizer = open_clip.SimpleTokenizer(
+        context_length=model_config['text_cfg']['context_length']
+    )
+    captions = [tokenizer(line['captions']) for line in lines]
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            dict(params=decayed, weight_decay=weight_decay),
+            dict(params=others, weight_decay=0.0),
+        ],
+        lr=lr,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+    warm = max(1, round(warmup * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda i: (
+            (i + 1) / warm
+            if i < warm
+            else 0.5 * (1 + math.cos(math.pi * (i - warm) / max(1, steps - warm)))
+        ),
+    )
+    loss_function, losses = open_clip.ClipLoss(), []
+    order, start = torch.empty(0, dtype=torch.long), time.time()
+    model.train()
+    for step in range(steps):
+        if len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(len(images))])
+        picked, order = order[:batch_size], order[batch_size:]
+        batch = random_crop(normalise(images[picked]), smallest_crop)
+        text = torch.stack(
+            [
+                captions[i][torch.randint(len(captions[i]), ()).item()]
+                for i in picked.tolist()
+            ]
+        )
+        image_features = model.encode_image(batch, normalize=True)
+        text_features = model.encode_text(text, normalize=True)
+        loss = loss_function(image_features, text_features, model.logit_scale.exp())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():  # CLIP's own bound: at most 100
+            model.logit_scale.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        if (step + 1) % log_every == 0 or step + 1 == steps:
+            left = (time.time() - start) / (step + 1) * (steps - step - 1)
+            print(
+                f'CLIP [{step + 1}/{steps}]  eta: {timedelta(seconds=round(left))}  '
+                f'loss: {np.mean(losses[-log_every:]):.3f}',
+                flush=True,
+            )
+    return model.eval(), tokenizer, losses
+
+
+def save(model, model_config: dict, out: Path, figures: dict) -> None:
+    """Write the folder that ``OpenCLIPGenerator`` and open_clip read."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, out / 'toy.tmp')
+    (out / 'toy.tmp').replace(out / 'toy.safetensors')
+    (out / 'toy.json').write_text(json.dumps(model_config, indent=2) + '\n')
+    (out / 'metrics.json').write_text(json.dumps(figures, indent=2) + '\n')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('--data', type=Path, default=Path('data/toy'))
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/toy_clip'))
+    parser.add_argument('--steps', type=int, default=STEPS)
+    parser.add_argument('--batch-size', type=int, default=BATCH_SIZE)
+    parser.add_argument('--lr', type=float, default=LR)
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    start = time.time()
+    try:
+        model, tokenizer, losses = train(
+            args.data, args.steps, args.batch_size, args.lr, seed=args.seed
+        )
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    meta = json.loads((args.data / 'meta.json').read_text())
+    images, lines = load_split(args.data, 'val', MODEL['vision_cfg']['image_size'])
+    accuracy = zero_shot(
+        model, tokenizer, images, lines, meta['classes'], meta['templates']
+    )
+    seconds = time.time() - start
+    figures = dict(
+        zero_shot_top1=accuracy,
+        chance=100 / len(meta['classes']),
+        seconds=seconds,
+        settings={key: str(value) for key, value in vars(args).items()},
+        losses=losses,
+    )
+    save(model, MODEL, args.out, figures)
+    print(
+        f'Zero-shot top-1 on {len(lines)} validation scenes: {accuracy:.1f} % '
+        f'(chance {figures["chance"]:.1f} %), {seconds:.0f} s'
+    )
+
+
+if __name__ == '__main__':
+    main()
