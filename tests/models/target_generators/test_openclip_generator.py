@@ -7,6 +7,7 @@ import warnings
 import open_clip
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
@@ -65,7 +66,7 @@ def test_tokens_are_row_major(clip, clip_config):
     assert differs.nonzero().flatten().tolist() == [1 * 4 + 3]
 
 
-@pytest.mark.parametrize('form', ['safetensors', 'wrapped', 'ddp', 'half'])
+@pytest.mark.parametrize('form', ['safetensors', 'wrapped', 'ddp', 'half', 'runner'])
 def test_file_formats_give_the_same_tokens(form, clip, clip_config, tmp_path):
     state = {name: value.contiguous() for name, value in clip.state_dict().items()}
     path = tmp_path / f'tiny.{"safetensors" if form == "safetensors" else "pt"}'
@@ -73,6 +74,11 @@ def test_file_formats_give_the_same_tokens(form, clip, clip_config, tmp_path):
         save_file(state, path)
     elif form == 'wrapped':
         torch.save({'epoch': 3, 'name': 'x', 'state_dict': state}, path)
+    elif form == 'runner':
+        history = HistoryBuffer()
+        history.update(0.5)
+        log = dict(log_scalars={'train/loss': history}, runtime_info={'iter': 3})
+        torch.save({'state_dict': state, 'meta': {}, 'message_hub': log}, path)
     elif form == 'ddp':
         torch.save({'state_dict': {f'module.{k}': v for k, v in state.items()}}, path)
     else:
