@@ -1,11 +1,14 @@
 """Trains a model: tools/train.py CONFIG, or tools/dist_train.sh CONFIG GPUS."""
 
+from pathlib import Path
+
 from mmdtm.engine.launch import (
     argument_parser,
     build_runner,
     find_checkpoint,
     load_config,
 )
+from mmdtm.smoke import shrink
 
 
 def parse_args():
@@ -28,6 +31,11 @@ def parse_args():
         action='store_true',
         help="scale the learning rate by actual batch size / config's "
         'auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--smoke',
+        action='store_true',
+        help='try the recipe: a small model, made images, two steps',
     )
     return parser.parse_args()
 
@@ -58,6 +66,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     merge_arguments(cfg, args)
+    if args.smoke:
+        shrink(cfg, Path(cfg.work_dir) / 'made_data')
     build_runner(cfg).train()
 
 

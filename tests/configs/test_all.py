@@ -1,0 +1,57 @@
+"""Every config builds, and takes two steps at a reduced size."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmdtm.engine.launch import build_runner
+from mmdtm.smoke import shrink
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+ALL = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob('*.py')
+    if '_base_' not in path.parts
+)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp('made')
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_two_steps(name, made, tmp_path):
+    cfg = shrink(Config.fromfile(CONFIGS / name), made)
+    cfg.update(work_dir=str(tmp_path), launcher='none')
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        runner = build_runner(cfg)
+        before = copy.deepcopy(runner.model.state_dict())
+        runner.train()
+    assert runner.iter == 2
+    moved = [
+        name
+        for name, value in runner.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    ]
+    assert moved, 'no step changed the model'
+    assert list(tmp_path.glob('*.pth')), 'no checkpoint was written'
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert len(losses) == 2 and torch.tensor(losses).isfinite().all()
+    if DefaultScope.get_current_instance() is not None:
+        assert cfg.default_scope in ('mmpretrain', 'mmseg')
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_run_card(name):
+    """Each config opens with what it is, on what it runs, and the command."""
+    card = (CONFIGS / name).read_text().split('"""')[1]
+    assert 'Hardware:' in card and 'Command:' in card
+    assert f'configs/{name}' in card, 'the command names another config'
