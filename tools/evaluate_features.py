@@ -18,9 +18,8 @@ import mmdtm.plugin  # noqa: F401  isort: skip
 import torch
 from mmengine.config import ConfigDict, DictAction
 from mmengine.logging import MMLogger
-from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import init_default_scope
-from mmengine.runner import set_random_seed
+from mmengine.runner import CheckpointLoader, load_state_dict, set_random_seed
 from mmpretrain.registry import MODELS
 from rich.console import Console
 from rich.progress import Progress
@@ -82,17 +81,28 @@ class FrozenBackbone(nn.Module):
 
 
 def load_backbone(backbone: nn.Module, checkpoint: str) -> None:
-    """Load a checkpoint's backbone, as ``init_cfg`` does.
+    """Load the backbone of a checkpoint, or a checkpoint that is a bare one.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it does not fit the backbone.
     """
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise FileNotFoundError(
             f'{checkpoint}: no such checkpoint. Training writes them to '
             'work_dirs/<config name>/.'
         )
-    PretrainedInit(checkpoint, prefix='backbone.')(backbone)
+    state = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    state = state.get('state_dict', state)
+    inner = {
+        name.removeprefix('backbone.'): value
+        for name, value in state.items()
+        if name.startswith('backbone.')
+    }
+    try:
+        load_state_dict(backbone, inner or dict(state))
+    except ValueError as error:
+        raise ValueError(f'{checkpoint}: {error}') from error
 
 
 def build_loaders(cfg: ConfigDict, args: argparse.Namespace, device: str) -> tuple:

@@ -236,6 +236,38 @@ def test_checkpoint_is_the_only_override(tmp_path):
         )
 
 
+def test_without_a_checkpoint_the_way_out_is_said(tmp_path):
+    draw_imagenet(tmp_path / 'data')
+    cfg = tiny_run('finetune/dtm_vit-b_100e_in1k', tmp_path / 'data', tmp_path)
+    cfg.model.backbone.init_cfg = load('finetune/dtm_vit-b_100e_in1k').model.backbone[
+        'init_cfg'
+    ]
+    with pytest.raises(ValueError, match=r'init_cfg\.checkpoint=.*init_cfg=None'):
+        build_runner(cfg).train()
+    cfg.merge_from_dict({'model.backbone.init_cfg': None})
+    build_runner(cfg).train()
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize(
+    ('state', 'message'),
+    [
+        ({'fc.weight': torch.zeros(1)}, r"c\.pth: no parameter's .* 'backbone\.'"),
+        (
+            {'backbone.cls_token': torch.zeros(1, 1, 7)},
+            r'c\.pth: .*cls_token is \(1, 1, 7\)',
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(state, message, tmp_path):
+    torch.save(dict(state_dict=state), tmp_path / 'c.pth')
+    cfg = load('finetune/dtm_vit-b_100e_in1k').model.backbone
+    cfg.update(arch=TINY)
+    cfg.init_cfg.checkpoint = str(tmp_path / 'c.pth')
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(cfg).init_weights()
+
+
 def test_own_classes_need_their_number(tmp_path):
     draw_imagenet(tmp_path / 'data')
 

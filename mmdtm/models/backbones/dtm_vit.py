@@ -373,6 +373,33 @@ class DTMViT(BaseBackbone):
             layer.attn.proj.weight.div_(math.sqrt(2 * depth))
             layer.ffn.layers[1].weight.div_(math.sqrt(2 * depth))
 
+    def init_weights(self) -> None:
+        """Apply ``init_cfg``.
+
+        Raises:
+            ValueError: ``init_cfg`` names no checkpoint, as in the fine-tuning
+                configs before one is given, or one that does not fit.
+        """
+        init_cfg = self.init_cfg if isinstance(self.init_cfg, dict) else {}
+        checkpoint, prefix = init_cfg.get('checkpoint'), init_cfg.get('prefix')
+        if checkpoint == '':
+            raise ValueError(
+                f'{type(self).__name__}: no checkpoint to start from. Name a '
+                'pre-trained one with --cfg-options '
+                'model.backbone.init_cfg.checkpoint=PATH, or start from random '
+                'weights with model.backbone.init_cfg=None.'
+            )
+        try:
+            super().init_weights()
+        except ValueError as error:
+            raise ValueError(f'{checkpoint}: {error}') from error
+        except AssertionError as error:  # mmengine found nothing below the prefix
+            raise ValueError(
+                f"{checkpoint}: no parameter's name starts with {prefix!r}. Set "
+                'prefix of init_cfg to what the names start with, or leave it out '
+                'for a bare backbone.'
+            ) from error
+
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
