@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -165,6 +166,12 @@ class TargetGenerator(nn.Module):
                     f'but {error}. Choose a student with {_by(self.grid_size)} patches '
                     'or another teacher.'
                 ) from error
+            print_log(
+                f'{type(self).__name__} is set from {_by(self.grid_size)} to '
+                f"{_by(grid_size)} patches, the student's; its position embeddings "
+                f'are interpolated and images resized to {_by(input_size)}.',
+                logger='current',
+            )
             self.input_size = input_size
         self.image_size = img_size
 
