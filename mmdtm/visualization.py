@@ -24,6 +24,7 @@ LINE_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 # mildest to the strongest of each:
 RIGHT = ((198, 236, 178), (64, 200, 96))
 WRONG = ((238, 92, 76), (80, 0, 12))
+_NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 _PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 24), (110, 110, 110)
 
 
@@ -114,6 +115,8 @@ def outline(
         if only is None
         else np.pad(labels, 1, constant_values=labels.min() - 1)
     )
+    # Where a neighbour above, beside, below or at a corner touches the cell.
+    edges = {-1: slice(width), 0: slice(None), 1: slice(-width, None)}
     drawn = np.ones_like(labels, bool) if only is None else np.isin(labels, only)
     image = image.copy()
     height = image.shape[0] // labels.shape[0]
@@ -123,14 +126,9 @@ def outline(
             row * height : (row + 1) * height, column * breadth : (column + 1) * breadth
         ]
         own = labels[row, column]
-        if rim[row, column + 1] != own:
-            cell[:width] = color
-        if rim[row + 2, column + 1] != own:
-            cell[-width:] = color
-        if rim[row + 1, column] != own:
-            cell[:, :width] = color
-        if rim[row + 1, column + 2] != own:
-            cell[:, -width:] = color
+        for down, across in _NEIGHBOURS:
+            if rim[row + 1 + down, column + 1 + across] != own:
+                cell[edges[down], edges[across]] = color
     return image
 
 

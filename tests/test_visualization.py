@@ -182,3 +182,10 @@ def test_morphing_sheet_shows_every_image_mask_and_level():
             assert np.array_equal(cell, vis.draw_groups(image, labels))
     without = vis.morphing_sheet(images, None, levels, (4, 4), side=64)
     assert without.shape[1] == page.shape[1] - 76
+
+
+def test_outline_closes_inner_corners():
+    labels = np.array([[0, 0], [0, 1]])
+    drawn = vis.outline(np.zeros((8, 8, 3), np.uint8), labels, (9, 9, 9), only=[0])
+    assert drawn[3, 3].all()  # where the two borders of group 0 meet
+    assert not drawn[2, 2].any()
