@@ -38,8 +38,8 @@ setup(
     package_data={'mmdtm.report': ['page.html', 'paper.json']},
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.4',
-        'torchvision>=0.19',
+        'torch>=2.7',  # weights-only loading with named safe globals
+        'torchvision>=0.22',
         'timm>=1.0.15',
         'open_clip_torch>=2.32',
         'numpy>=1.24',
