@@ -13,12 +13,13 @@ class ThroughputHook(Hook):
     Needs mmengine's ``IterTimerHook``, which every run has by default.
 
     Args:
-        window: Over how many of the last iterations the rate is taken.
+        window: Over how many of the last iterations the rate is taken; by default
+            those over which mmengine's log averages ``time``.
     """
 
     priority = 'NORMAL'  # after IterTimerHook, which comes first there
 
-    def __init__(self, window: int = 50) -> None:
+    def __init__(self, window: int = 10) -> None:
         self.window = window
 
     def after_train_iter(
