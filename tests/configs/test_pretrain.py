@@ -1,0 +1,221 @@
+"""Table 12 read back from what the pre-training configs build."""
+
+import numpy as np
+import pytest
+import torch
+from made_data import CONFIGS, load
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmpretrain.registry import MODELS, TRANSFORMS
+from torch import nn
+
+from mmdtm.engine.launch import fit_to_device
+from mmdtm.morphing import DynamicSchedule
+
+# Table 12: width, layers, heads, FFN width, layer scale.
+TABLE_12 = {
+    's': (384, 12, 6, 1536, 0.1),
+    'b': (768, 12, 12, 3072, 0.1),
+    'l': (1024, 24, 16, 4096, 1e-5),
+}
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+@pytest.fixture(params=TABLE_12)
+def size(request) -> str:
+    return request.param
+
+
+def build_backbone(cfg) -> nn.Module:
+    """The student without its numbers: no value here depends on them."""
+    with torch.device('meta'):
+        return MODELS.build(cfg.model.backbone)
+
+
+class Student(nn.Module):
+    """What the optimizer sees of a DTM: backbone and head."""
+
+    def __init__(self, cfg) -> None:
+        super().__init__()
+        self.backbone = build_backbone(cfg)
+        head = dict(cfg.model.head, in_channels=self.backbone.embed_dims)
+        with torch.device('meta'):
+            self.head = MODELS.build(dict(head, out_channels=512))
+
+
+def test_architecture(size, capsys):
+    width, depth, heads, ffn, scale = TABLE_12[size]
+    student = Student(load(f'dtm_vit-{size}_300e'))
+    vit = student.backbone
+    assert (vit.embed_dims, vit.num_layers, len(vit.layers)) == (width, depth, depth)
+    assert vit.patch_resolution == (14, 14) and vit.patch_size == 16
+    assert not hasattr(vit, 'pos_embed')
+    assert vit.rel_pos_bias.relative_position_bias_table.shape == (27**2 + 3, heads)
+    for layer in vit.layers:
+        assert layer.attn.num_heads == heads
+        assert layer.attn.relative_position_bias_table.shape == (27**2 + 3, heads)
+        assert layer.ffn.layers[0][0].out_features == ffn
+        assert layer.gamma_1.shape == layer.gamma_2.shape == (width,)
+        assert layer.drop_path.drop_prob == 0
+    assert load(f'dtm_vit-{size}_300e').model.backbone.layer_scale_init_value == scale
+    parameters = sum(p.numel() for p in vit.parameters())
+    with capsys.disabled():
+        print(f'\nViT-{size.upper()}/16: {parameters / 1e6:.2f} M parameters, ', end='')
+    # Patch embedding, two tokens, final norm; per layer: two norms, qkv with q
+    # and v bias, projection, FFN, two scales, table; the shared table.
+    per_layer = 4 * width + 3 * width**2 + 2 * width + width**2 + width
+    per_layer += 2 * width * ffn + ffn + width + 2 * width + 732 * heads
+    expected = (16 * 16 * 3 + 1) * width + 2 * width + 2 * width
+    assert parameters == expected + depth * per_layer + 732 * heads
+
+
+def test_layer_scale_start():
+    cfg = load('dtm_vit-l_300e')
+    cfg.model.backbone.arch = dict(
+        embed_dims=48, num_layers=1, num_heads=3, feedforward_channels=96
+    )
+    vit = MODELS.build(cfg.model.backbone)
+    assert torch.equal(vit.layers[0].gamma_1, torch.full((48,), 1e-5))
+
+
+def test_optimizer(size):
+    cfg = load(f'dtm_vit-{size}_300e')
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=3.0)
+    student = Student(cfg)
+    cfg.launcher = 'none'
+    fit_to_device(cfg)
+    wrapper = build_optim_wrapper(student, cfg.optim_wrapper)
+    optimizer = wrapper.optimizer
+    assert isinstance(optimizer, torch.optim.AdamW)
+    named = dict(student.named_parameters())
+    groups = {id(p): g for g in optimizer.param_groups for p in g['params']}
+    assert len(groups) == len(named)
+    for name, parameter in named.items():
+        group = groups[id(parameter)]
+        assert group['lr'] == pytest.approx(1.5e-4) and group['betas'] == (0.9, 0.98)
+        token_or_table = 'token' in name or 'relative_position' in name
+        decays = parameter.ndim > 1 and not token_or_table
+        assert group['weight_decay'] == (0.05 if decays else 0), name
+
+
+def test_batch_and_epochs(size):
+    cfg = load(f'dtm_vit-{size}_300e')
+    assert cfg.train_dataloader.batch_size * 8 == 1024
+    assert cfg.auto_scale_lr.base_batch_size == 1024
+    assert cfg.train_cfg.max_epochs == 300
+
+
+def test_rate_over_the_epochs():
+    """10 epochs up to 1.5e-4, then half a cosine down; in 3000 iterations."""
+    cfg = load('dtm_vit-b_300e')
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.5e-4)
+    schedulers = []
+    for item in map(dict, cfg.param_scheduler):
+        assert item.pop('convert_to_iter_based')
+        cls = PARAM_SCHEDULERS.get(item.pop('type'))
+        schedulers.append(
+            cls.build_iter_from_epoch(optimizer=optimizer, epoch_length=10, **item)
+        )
+    rates = []
+    for _ in range(3000):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    rates = np.array(rates)
+    assert rates[0] == pytest.approx(1e-6)
+    assert rates.argmax() in (99, 100) and rates.max() == pytest.approx(1.5e-4)
+    step = np.arange(100, 3000)
+    cosine = 1e-5 + (1.5e-4 - 1e-5) * (1 + np.cos(np.pi * (step - 100) / 2900)) / 2
+    np.testing.assert_allclose(rates[100:], cosine, rtol=1e-3)
+
+
+def test_pipeline():
+    cfg = load('dtm_vit-b_300e')
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    order = list(steps)
+    assert order.index('ColorJitter') < order.index('RandomResizedCrop')
+    assert order.index('RandomResizedCrop') < order.index('RandomFlip')
+    jitter = TRANSFORMS.build(steps['ColorJitter'])
+    for name in ('brightness', 'contrast', 'saturation'):
+        assert tuple(getattr(jitter, name)) == pytest.approx((0.6, 1.4))
+    assert not jitter.hue or tuple(jitter.hue) == (0, 0)
+    crop = TRANSFORMS.build(steps['RandomResizedCrop'])
+    assert crop.scale == (224, 224) and crop.interpolation == 'bicubic'
+    masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
+    assert (masks.height, masks.width, masks.num_masked) == (14, 14, 78)
+
+
+def test_teacher_morphing_and_loss(size):
+    model = load(f'dtm_vit-{size}_300e').model
+    assert model.target_generator.model == 'ViT-B-16-quickgelu'
+    assert model.target_generator.pretrained == 'openai'
+    assert model.head.loss.distance == 'cosine'
+    morphing = MODELS.build(model.morphing)
+    assert (morphing.levels, morphing.partition) == (2, 'alternate')
+    drawn = DynamicSchedule(196, morphing.num_morphed, morphing.num_iters)
+    schedules = [drawn.draw(0, step) for step in range(5000)]
+    assert {len(schedule) for schedule in schedules} == set(range(1, 15))
+    morphed = [196 - sum(schedule) for schedule in schedules]
+    assert (min(morphed), max(morphed)) == (1, 196)
+    assert abs(np.mean(morphed) - 98.5) < 3
+
+
+def test_the_baseline_differs_in_its_morphing_alone(size):
+    ours = load(f'dtm_vit-{size}_300e').to_dict()
+    baseline = load(f'baseline/token-wise_vit-{size}_300e').to_dict()
+    assert ours['model'].pop('morphing')['type'] == 'BipartiteMorphing'
+    assert baseline['model'].pop('morphing') == dict(type='IdentityMorphing')
+    assert ours == baseline
+
+
+def test_the_release(size):
+    cfg = load(f'release/dtm_vit-{size}_300e')
+    masks = TRANSFORMS.build(cfg.train_dataloader.dataset.pipeline[4])
+    assert masks.num_masked == 75 and masks.min_num_patches == 16
+    assert np.exp(masks.log_aspect) == pytest.approx((0.3, 1 / 0.3))
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(
+        1.5e-3 * (1024 / 2048) ** 0.5, rel=1e-3
+    )
+    model = cfg.model
+    assert model.data_preprocessor.target_mean == model.data_preprocessor.mean
+    assert (model.head.loss.distance, model.head.loss.beta) == ('smooth_l1', 2.0)
+    assert model.backbone.drop_path_rate == 0.1
+    morphing = MODELS.build(model.morphing)
+    drawn = DynamicSchedule(
+        196, morphing.num_morphed, morphing.num_iters, morphing.rounding
+    )
+    for step in range(200):
+        schedule = drawn.draw(0, step)
+        assert len(set(schedule)) == 1  # the same in every iteration
+    assert morphing.overflow == 'drop'
+
+
+def test_three_lines_inherit(tmp_path):
+    """What docs/inherit.md shows works: backbone, teacher, data, schedule."""
+    base = f"_base_ = ['{CONFIGS}/dtm_vit-b_300e.py']\n"
+    file = tmp_path / 'mine.py'
+    lines = {
+        "model = dict(backbone=dict(arch='small'))": ('model.backbone.arch', 'small'),
+        "model = dict(target_generator=dict(model='ViT-L-14', pretrained='x.pt'))": (
+            'model.target_generator.model',
+            'ViT-L-14',
+        ),
+        "train_dataloader = dict(dataset=dict(data_root='/d'))": (
+            'train_dataloader.dataset.data_root',
+            '/d',
+        ),
+        'train_cfg = dict(max_epochs=800)': ('train_cfg.max_epochs', 800),
+    }
+    for line, (key, value) in lines.items():
+        file.write_text(base + line)
+        found = load(file.with_suffix(''))
+        for part in key.split('.'):
+            found = found[part]
+        assert found == value
