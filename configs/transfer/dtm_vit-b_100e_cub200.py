@@ -27,13 +27,13 @@ model = dict(
 )
 
 train_set = dict(
-    type='CUB',
+    type='OfficialCUB',
     data_root=data_root,
     split='train',
     pipeline=_base_.train_pipeline,
 )
 val_set = dict(
-    type='CUB',
+    type='OfficialCUB',
     data_root=data_root,
     split='test',
     pipeline=_base_.test_pipeline,

@@ -8,6 +8,7 @@ compat.apply()
 
 from . import transforms  # noqa: E402
 from .cifar import OfficialCIFAR10, OfficialCIFAR100  # noqa: E402
+from .cub import OfficialCUB  # noqa: E402
 from .image_folder import ImageFolder  # noqa: E402
 from .inaturalist import INaturalist  # noqa: E402
 from .nabirds import NABirds  # noqa: E402
@@ -23,6 +24,7 @@ __all__ = [
     'NABirds',
     'OfficialCIFAR10',
     'OfficialCIFAR100',
+    'OfficialCUB',
     'SkipBadImages',
     'StanfordDogs',
     'UnlabeledImages',

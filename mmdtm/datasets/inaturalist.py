@@ -6,12 +6,13 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ._files import require
+from .unlabeled import SkipBadImages
 
 SOURCE = 'https://github.com/visipedia/inat_comp'
 
 
 @DATASETS.register_module()
-class INaturalist(BaseDataset):
+class INaturalist(SkipBadImages, BaseDataset):
     """One split of iNaturalist 2018, 2019 or 2021 (Van Horn et al., 2018).
 
     The annotation file is the official one: a JSON object with the lists
@@ -24,7 +25,9 @@ class INaturalist(BaseDataset):
     Args:
         data_root: The folder with the annotation files and image folders.
         ann_file: Such as ``'train2018.json'``.
-        **kwargs: Of mmpretrain's ``BaseDataset``.
+        **kwargs: ``max_bad_fraction`` of
+            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            mmpretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: If the annotation file is missing.

@@ -4,12 +4,13 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ._files import read_pairs, require
+from .unlabeled import SkipBadImages
 
 SOURCE = 'nabirds.tar.gz of https://dl.allaboutbirds.org/nabirds'
 
 
 @DATASETS.register_module()
-class NABirds(BaseDataset):
+class NABirds(SkipBadImages, BaseDataset):
     """NABirds v1: 555 kinds of North American birds (Van Horn et al., 2015).
 
     The files are those of the official archive::
@@ -27,7 +28,9 @@ class NABirds(BaseDataset):
     Args:
         data_root: The folder ``nabirds``.
         split: ``'train'`` (23,929 images) or ``'test'`` (24,633).
-        **kwargs: Of mmpretrain's ``BaseDataset``.
+        **kwargs: ``max_bad_fraction`` of
+            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            mmpretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: If one of the four files is missing.

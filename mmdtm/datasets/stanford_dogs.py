@@ -6,12 +6,13 @@ from mmpretrain.registry import DATASETS
 from scipy.io import loadmat
 
 from ._files import require
+from .unlabeled import SkipBadImages
 
 SOURCE = 'images.tar and lists.tar of http://vision.stanford.edu/aditya86/ImageNetDogs'
 
 
 @DATASETS.register_module()
-class StanfordDogs(BaseDataset):
+class StanfordDogs(SkipBadImages, BaseDataset):
     """Stanford Dogs: 120 breeds of ImageNet (Khosla et al., 2011).
 
     The files are those of the two official archives::
@@ -24,7 +25,9 @@ class StanfordDogs(BaseDataset):
     Args:
         data_root: The folder that holds ``Images`` and the lists.
         split: ``'train'`` (12,000 images) or ``'test'`` (8,580).
-        **kwargs: Of mmpretrain's ``BaseDataset``.
+        **kwargs: ``max_bad_fraction`` of
+            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            mmpretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: If the split's list is missing.
@@ -62,6 +65,12 @@ class StanfordDogs(BaseDataset):
                 f'them {labels.min() + 1 if len(labels) else None}; labels must count '
                 'from 1, one for each file. Unpack lists.tar again.'
             )
+        # n02085620-Chihuahua/n02085620_10074.jpg
+        breeds = {
+            label: file.split('/')[0].partition('-')[2]
+            for file, label in zip(files, labels, strict=True)
+        }
+        self._metainfo.setdefault('classes', tuple(breeds[i] for i in sorted(breeds)))
         return [
             dict(img_path=f'{self.img_prefix}/{file}', gt_label=int(label))
             for file, label in zip(files, labels, strict=True)

@@ -33,6 +33,7 @@ TRANSFER_SETS = (
     'CIFAR100',
     'OfficialCIFAR10',
     'OfficialCIFAR100',
+    'OfficialCUB',
     'INaturalist',
 )
 TIMESTAMP = re.compile(r'\d{8}_\d{6}$')

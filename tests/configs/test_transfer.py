@@ -8,11 +8,21 @@ import mmpretrain  # noqa: F401
 import numpy as np
 import pytest
 import torch
-from miniatures import MINIATURES, PALETTE, cifar10, inat2018, nabirds, stanford_dogs
+from miniatures import (
+    MINIATURES,
+    PALETTE,
+    cifar10,
+    cub,
+    inat2018,
+    nabirds,
+    stanford_dogs,
+)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
+
+from mmdtm.engine.launch import build_runner
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/transfer'
 # Classes of the real data sets, as their publishers count them.
@@ -93,6 +103,41 @@ def test_config_reads_the_official_layout(name, tmp_path):
     assert loss.item() == pytest.approx(np.log(cfg.model.head.num_classes), rel=1e-3)
 
 
+def run_config(name: str, tmp_path: Path) -> Config:
+    cfg = load(name, tmp_path / 'data')
+    cfg.update(work_dir=str(tmp_path / 'run'), launcher='none')
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    cfg.train_cfg.max_epochs = 1
+    return cfg
+
+
+def test_an_epoch_through_the_runner(tmp_path):
+    cifar10(tmp_path / 'data')
+    runner = build_runner(run_config('dtm_vit-b_100e_cifar10', tmp_path))
+    runner.train()
+    metrics = runner.val_loop.run()
+    assert runner.iter == 20 // 4
+    assert 0 <= metrics['accuracy/top1'] <= metrics['accuracy/top5'] <= 100
+
+
+def test_part_of_the_classes_is_noticed(tmp_path):
+    stanford_dogs(tmp_path / 'data')
+    runner = build_runner(run_config('dtm_vit-b_100e_stanford-dogs', tmp_path))
+    with pytest.raises(ValueError, match='have 4 classes, and .*model.head 120'):
+        runner.train()
+
+
+def test_truncated_image_is_skipped_and_named(tmp_path):
+    cub(tmp_path)
+    cfg = load('dtm_vit-b_100e_cub200', tmp_path)
+    cfg.train_dataloader.dataset.max_bad_fraction = 0.1
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    bad = Path(dataset.get_data_info(5)['img_path'])
+    bad.write_bytes(bad.read_bytes()[:400])
+    assert len([dataset[i] for i in range(12)]) == 12
+    assert dataset.num_bad == 1
+
+
 def test_class_names(tmp_path):
     nabirds(tmp_path / 'nabirds')
     birds = load('dtm_vit-b_100e_nabirds', tmp_path / 'nabirds')
@@ -103,6 +148,11 @@ def test_class_names(tmp_path):
     inat = load('dtm_vit-b_100e_inat2018', tmp_path / 'inat')
     names = DATASETS.build(inat.val_dataloader.dataset).CLASSES
     assert names == ('Plantae/7477', 'Insecta/10', 'Aves/3', 'Fungi/512')
+
+    stanford_dogs(tmp_path / 'dogs')
+    dogs = load('dtm_vit-b_100e_stanford-dogs', tmp_path / 'dogs')
+    names = DATASETS.build(dogs.val_dataloader.dataset).CLASSES
+    assert names == ('Chihuahua', 'Japanese_spaniel', 'Maltese_dog', 'Pekinese')
 
 
 @pytest.mark.parametrize('name', MINIATURES)
