@@ -73,7 +73,14 @@ test_pipeline = [
     dict(type='mmpretrain.CheckSegLabels', num_classes=16),
     dict(type='PackSegInputs'),
 ]
-dataset = dict(data_root='data/toy', metainfo=dict(classes=classes, palette=palette))
+dataset = dict(
+    type='BaseSegDataset',
+    data_root='data/toy',
+    metainfo=dict(classes=classes, palette=palette),
+    img_suffix='.jpg',
+    seg_map_suffix='.png',
+    reduce_zero_label=True,
+)
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,

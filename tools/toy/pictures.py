@@ -86,8 +86,8 @@ def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
     inputs = ((torch.from_numpy(images).float() - mean) / std).permute(0, 3, 1, 2)
     tokens = teacher(inputs.contiguous())
     assignments = [
-        bipartite_matching(tokens, merge_schedule(tokens.shape[1], remain, 7))
-        for remain in (32, 16, 8, 4)
+        bipartite_matching(tokens, merge_schedule(tokens.shape[1], remain, 14))
+        for remain in (48, 32, 16, 8)
     ]
     large = np.stack(
         [

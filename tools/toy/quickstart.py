@@ -272,7 +272,7 @@ def show(args: argparse.Namespace, tables: list[dict], console: Console) -> None
     console.print(table)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -292,7 +292,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='cut every stage short: to see that all of it runs, in two minutes',
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.seeds < 1:
         parser.error(f'--seeds is {args.seeds}; at least one is needed')
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
@@ -308,7 +308,9 @@ def main() -> int:
     try:
         stages.run()
     except StageError as error:
-        console.print(str(error), style='red', markup=False, highlight=False)
+        console.print(
+            str(error), style='red', markup=False, highlight=False, soft_wrap=True
+        )
         return 1
     except KeyboardInterrupt:
         console.print('Interrupted; the same command goes on from here.')

@@ -39,6 +39,8 @@ class CheckSegLabels(BaseTransform):
             ValueError: If the file is no 8-bit mask, or has values that are
                 neither a class nor ``ignore_index``.
         """
+        if 'gt_seg_map' not in results:  # mmseg's inference leaves masks out
+            return results
         path, labels = results['seg_map_path'], results['gt_seg_map']
         with Image.open(BytesIO(fileio.get(path))) as image:
             mode = image.mode
