@@ -73,15 +73,15 @@ def _geometric_offsets(source: int, target: int) -> np.ndarray:
 
 @torch.compiler.disable
 @lru_cache(maxsize=64)
-def _axis_resize(source: int, target: int, device: torch.device) -> torch.Tensor:
+def _axis_resize(
+    source: int, target: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """Cubic resize of one axis as a (target, source) matrix.
 
     Interpolating splines are linear in the values they pass through, so the
     resize of a table is a product with one such matrix per axis, and gradients
     pass through it. Beyond the outermost source offset its value is kept.
     """
-    # Exact in float64, which costs nothing at this size; MPS has no float64.
-    dtype = torch.float32 if device.type == 'mps' else torch.float64
     if source == target:
         return torch.eye(source, dtype=dtype, device=device)
     if source == 1:
@@ -123,11 +123,12 @@ def resize_table(
     if source == target:
         return table
     patches, class_entries = table[:-NUM_CLASS_ENTRIES], table[-NUM_CLASS_ENTRIES:]
+    dtype = torch.promote_types(table.dtype, torch.float32)
     by_row, by_col = (
-        _axis_resize(2 * s - 1, 2 * t - 1, table.device)
+        _axis_resize(2 * s - 1, 2 * t - 1, dtype, table.device)
         for s, t in zip(source, target, strict=True)
     )
     patches = patches.unflatten(0, (2 * source[0] - 1, 2 * source[1] - 1))
     with torch.autocast(table.device.type, enabled=False):
-        patches = torch.einsum('ys,xt,sth->yxh', by_row, by_col, patches.to(by_row))
+        patches = torch.einsum('ys,xt,sth->yxh', by_row, by_col, patches.to(dtype))
     return torch.cat([patches.flatten(0, 1).to(table.dtype), class_entries])
