@@ -9,6 +9,9 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,10 +73,17 @@ def write_config(folder: Path, extra: str = '', name: str | None = None) -> Path
 
 
 def run_tool(name: str, *args) -> None:
-    """Runs tools/<name> in this process."""
+    """Runs tools/<name> in this process, and forgets mmengine's global state."""
     argv = [name, *map(str, args)]
-    with mock.patch.object(sys, 'argv', argv):
-        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+    kinds = (DefaultScope, MessageHub, MMLogger, Visualizer)
+    before = [dict(kind._instance_dict) for kind in kinds]
+    try:
+        with mock.patch.object(sys, 'argv', argv):
+            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+    finally:
+        for kind, instances in zip(kinds, before, strict=True):
+            for new in set(kind._instance_dict) - set(instances):
+                del kind._instance_dict[new]
 
 
 def run_shell(name: str, *args, **env) -> subprocess.CompletedProcess:

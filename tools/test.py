@@ -41,14 +41,7 @@ def merge_arguments(cfg, args) -> None:
     """Merges what testing alone can be told into the config, in place."""
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show_dir:
-        draw = dict(interval=args.interval)
-        if cfg.get('default_scope') == 'mmseg':
-            draw.update(type='SegVisualizationHook', draw=True)
-            cfg.visualizer.save_dir = args.show_dir
-        else:
-            draw.update(type='VisualizationHook', enable=True, out_dir=args.show_dir)
-        cfg.setdefault('default_hooks', {})
-        cfg.default_hooks.visualization = draw
+        draw(cfg, args.show_dir, args.interval)
     if args.tta:
         if not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
             raise ValueError(
@@ -57,6 +50,24 @@ def merge_arguments(cfg, args) -> None:
             )
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def draw(cfg, folder: str, interval: int) -> None:
+    """Makes the library of the config draw its predictions, in place."""
+    cfg.setdefault('default_hooks', {})
+    if cfg.get('default_scope') == 'mmseg':
+        hook = dict(type='SegVisualizationHook', draw=True, interval=interval)
+        cfg.visualizer = dict(
+            type='SegLocalVisualizer',
+            vis_backends=[dict(type='LocalVisBackend')],
+            save_dir=folder,
+        )
+    else:
+        hook = dict(
+            type='VisualizationHook', enable=True, interval=interval, out_dir=folder
+        )
+        cfg.visualizer = dict(type='UniversalVisualizer')
+    cfg.default_hooks.visualization = hook
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
 """Images without labels, and what to do about those that cannot be read."""
 
-import logging
 import os
 import random
 from collections.abc import Iterator
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
@@ -66,10 +65,9 @@ class SkipBadImages:
     def _skip(self, idx: int, error: BadImageError) -> None:
         if not self._bad[idx]:
             self._bad[idx] = True
-            print_log(
-                f'Skipped {error}. Bad so far: {self.num_bad} of {len(self)} images.',
-                logger='current',
-                level=logging.ERROR,  # warnings of other ranks are not shown
+            # An error, since the warnings of all ranks but the first are not shown.
+            MMLogger.get_current_instance().error(
+                f'Skipped {error}. Bad so far: {self.num_bad} of {len(self)} images.'
             )
         bad, size = self.num_bad, len(self)
         if bad == size or bad > max(1, self.max_bad_fraction * size):

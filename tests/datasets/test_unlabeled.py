@@ -1,5 +1,7 @@
 """Images without labels: what is found, and what happens with bad ones."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 from mmengine.logging import MMLogger
@@ -134,6 +136,8 @@ def test_too_many_bad_images_are_an_error(root, spoil, workers):
     with pytest.raises(OSError, match='3 of 8 images are bad.*0.25') as error:
         list(loader)
     assert all(path in str(error.value) for path in bad)
+    for worker in multiprocessing.active_children():
+        worker.kill()  # torch would wait 5 seconds for each
 
 
 def test_one_bad_image_of_few_is_no_error(root, spoil):
