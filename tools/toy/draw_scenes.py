@@ -295,6 +295,9 @@ def compose(rng, shape: str) -> dict:
             objects.append(
                 dict(shape=str(rng.choice(others)), centre=centre, radius=radius)
             )
+    if len(objects) == 1:  # the corner far from the large shape always has room
+        corner = np.where(objects[0]['centre'] < 0.5, 0.9, 0.1)
+        objects.append(dict(shape=str(rng.choice(others)), centre=corner, radius=0.1))
     # No two things of one scene share a colour, and none has its ground's.
     hidden = dict(
         grass='green',
