@@ -37,10 +37,10 @@ def bipartite_matching(
     costs O(N^2) whatever C is. Tokens whose squares overflow float32 need
     float64.
 
-    Equal similarities are settled by position: the earlier token of the second
-    set is chosen, the earlier token of the first set merges first. A zero token
-    has similarity 0 to all. Similarities are computed in float32 (float64 for
-    float64 tokens), whatever autocast says.
+    Similarities equal to the last bit are settled by position: the earlier
+    token of the second set is chosen, the earlier token of the first set
+    merges first. A zero token has similarity 0 to all. Similarities are
+    computed in float32 (float64 for float64 tokens), whatever autocast says.
 
     Args:
         tokens: floating point (B, N, C), the target tokens v.

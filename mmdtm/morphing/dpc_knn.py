@@ -17,10 +17,9 @@ def dpc_knn(
     A centre is a token in a dense place and far from every denser token. With
     squared distances d_ij^2 = 2 - 2 cos(v_i, v_j), those of unit tokens, the
     density of a token is rho_i = exp(-mean of d_ij^2 over its nearest
-    neighbours), its separation delta_i the distance to the nearest denser
-    token (for the densest, the largest distance from it), and the N_m tokens
-    with the highest rho_i * delta_i become centres. Every other token joins
-    its nearest centre.
+    neighbours), and its separation delta_i the distance to the nearest denser
+    token. The densest token and those with the highest rho_i * delta_i become
+    the N_m centres; every other token joins its nearest centre.
 
     Density peaks are of Rodriguez and Laio, "Clustering by fast search and
     find of density peaks", Science 344, 2014; the density from nearest
@@ -69,8 +68,8 @@ def dpc_knn(
     denser = rank.unsqueeze(1) < rank.unsqueeze(2)
     distance = squares.sqrt()
     separation = distance.masked_fill(~denser, torch.inf).amin(2)
-    separation = torch.where(rank == 0, distance.amax(2), separation)
 
+    # Infinitely far for the densest, which is a centre by any finite number too.
     score = density * separation
     centres = score.sort(dim=1, descending=True, stable=True).indices[:, :num_clusters]
     to_centres = distance.gather(2, centres.unsqueeze(1).expand(-1, num_tokens, -1))

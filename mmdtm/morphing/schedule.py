@@ -42,7 +42,10 @@ def effective_schedule(
 ) -> tuple[int, ...]:
     """Say what bipartite matching really merges for a schedule.
 
-    Of t tokens one iteration can merge at most floor(t / 2).
+    Of t tokens one iteration can merge at most floor(t / 2). Carrying what is
+    over helps where a later iteration asks for less than an earlier one, as
+    (N - 1, 0, ..., 0) does; the schedules of `merge_schedule` and
+    `DynamicSchedule` never fall, and for them 'carry' and 'drop' are alike.
 
     Args:
         num_tokens: N, at least 1.

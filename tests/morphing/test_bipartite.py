@@ -186,6 +186,19 @@ def test_ties__go_to_the_earlier_position():
     assert assignment.labels.tolist() == [[2, 2, 2, 3, 0, 4, 1, 5]]
 
 
+def test_ties__in_random_halves_go_to_the_earlier_position_too():
+    for seed in range(10):
+        torch.manual_seed(seed)
+        labels = bipartite_matching(torch.ones(1, 8, 2), (2,), 'random').labels[0]
+        groups = [(labels == g).nonzero().flatten().tolist() for g in range(6)]
+        merged, alone = groups.pop(2), [g[0] for g in groups]
+        # The second set stands behind the two left of the first, both in order.
+        assert alone[0] < alone[1]
+        assert alone[2] < alone[3] < alone[4]
+        assert sum(i < alone[0] for i in merged) >= 2
+        assert sum(i < alone[2] for i in merged) >= 1
+
+
 def test_zero_tokens__are_similar_to_nothing():
     tokens = made_tokens(1, 8, 3, seed=2).abs()  # all cosines are positive
     tokens[0, 0] = 0

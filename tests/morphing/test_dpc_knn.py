@@ -30,6 +30,15 @@ def test_clusters__are_those_of_loops(batch, count, channels, neighbors, data, s
     assert assignment.num_morphed == clusters
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_mutual_neighbors__are_equally_dense(seed):
+    # Products of matrices are not symmetric to the last bit at this size.
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, 50, 17, dtype=torch.float64, generator=generator)
+    groups = density_peaks(x[0].numpy(), 25, num_neighbors=1)
+    assert dpc_knn(x, 25, num_neighbors=1).labels.tolist() == [labels_of(groups, 50)]
+
+
 def test_two_clouds__are_found():
     directions = F.one_hot(torch.arange(2).repeat_interleave(10), 6).float()
     x = (directions + 0.05 * torch.randn(20, 6))[None]

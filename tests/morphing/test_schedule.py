@@ -51,6 +51,12 @@ def test_effective_schedule__never_merges_more_than_there_is(n, schedule, overfl
     assert n - done >= 1
 
 
+@given(st.integers(1, 300), st.lists(st.integers(0, 200), max_size=15).map(sorted))
+def test_effective_schedule__need_not_carry_what_never_falls(n, schedule):
+    dropped = effective_schedule(n, schedule, 'drop')
+    assert effective_schedule(n, schedule, 'carry') == dropped
+
+
 def test_dynamic_schedule__draws_all_in_range_alike_often():
     schedule = DynamicSchedule(5, (2, 4), (1, 3))
     seen = Counter()

@@ -117,6 +117,14 @@ def test_bipartite__release_schedules():
             assert assignment.num_morphed == 36 - sum(merges)
 
 
+def test_bipartite__overflow_is_carried_or_dropped(monkeypatch):
+    # Drawn schedules never fall, so that there both come to the same.
+    monkeypatch.setattr(DynamicSchedule, 'draw', lambda *_: (30, 0))
+    for overflow, left in (('carry', 9), ('drop', 18)):
+        cfg = dict(type='BipartiteMorphing', overflow=overflow)
+        assert MODELS.build(cfg)(made_tokens())[0].num_morphed == left
+
+
 def test_bipartite__random_halves_change_with_the_step_not_with_the_device_rng():
     cfg = dict(
         type='BipartiteMorphing', num_morphed=24, num_iters=2, partition='random'
