@@ -42,6 +42,7 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             )
         self.has_target_norm = target_mean is not None
         self.set_target_norm(target_mean or mean, target_std or std)
+        self.norms = ['', 'target_']  # prefixes of the buffers, a view each
 
     def set_target_norm(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the normalisation of the teacher's view.
@@ -50,7 +51,22 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             mean: Three values, RGB, on the 0-255 scale.
             std: Three values, RGB, on the 0-255 scale.
         """
-        for name, value in (('target_mean', mean), ('target_std', std)):
+        self._set_norm('target_', mean, std)
+
+    def add_view(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Make one more view of the crop, for one more teacher.
+
+        Args:
+            mean: Three values, RGB, on the 0-255 scale.
+            std: Three values, RGB, on the 0-255 scale.
+        """
+        self.norms.append(f'view{len(self.norms)}_')
+        self._set_norm(self.norms[-1], mean, std)
+
+    def _set_norm(
+        self, prefix: str, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        for name, value in ((f'{prefix}mean', mean), (f'{prefix}std', std)):
             if len(value) != 3:
                 raise ValueError(f'{name} needs 3 values (R, G, B), got {value}.')
             value = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
@@ -65,8 +81,9 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             training: Unused; both modes see the same.
 
         Returns:
-            dict: ``inputs`` is the list [student's view, teacher's view], each
-            (B, 3, H, W) float32; ``data_samples`` is passed through.
+            dict: ``inputs`` is the list [student's view, teacher's view] and
+            then the added ones, each (B, 3, H, W) float32; ``data_samples`` is
+            passed through.
         """
         images = self.cast_data(data['inputs'])
         if isinstance(images, (list, tuple)):  # pseudo_collate, as in inference
@@ -75,7 +92,7 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             images = images.flip(1)
         images = images.float()
         views = [
-            (images - self.mean) / self.std,
-            (images - self.target_mean) / self.target_std,
+            (images - getattr(self, f'{norm}mean')) / getattr(self, f'{norm}std')
+            for norm in self.norms
         ]
         return {'inputs': views, 'data_samples': data.get('data_samples')}

@@ -1,5 +1,10 @@
 """Self-supervised algorithms."""
 
+from .beitv2 import BEiTv2DTM
+from .branch import DTMBranch
+from .byol import BYOLDTM
+from .distillation import DTMDistillation
 from .dtm import DTM
+from .mae import MAEDTM
 
-__all__ = ['DTM']
+__all__ = ['BEiTv2DTM', 'BYOLDTM', 'DTM', 'DTMBranch', 'DTMDistillation', 'MAEDTM']

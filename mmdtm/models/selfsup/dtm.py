@@ -80,14 +80,19 @@ class DTM(BaseSelfSupervisor):
             dict[str, Tensor]: ``loss``, a scalar.
         """
         student_view, teacher_view = inputs
-        mask = stack_masks(data_samples, student_view.device)
-
-        latent = self.backbone(student_view, mask)[-1]
-        tokens = latent[:, self.backbone.num_extra_tokens :]
+        tokens = self.student_tokens(student_view, data_samples)
         target, assignments = supervise(
             self.target_generator, self.morphing, teacher_view
         )
         return dict(loss=self.head.loss(tokens, target, assignments))
+
+    def student_tokens(
+        self, view: torch.Tensor, data_samples: list[DataSample]
+    ) -> torch.Tensor:
+        """The student's patch tokens of the masked image, (B, N, C)."""
+        mask = stack_masks(data_samples, view.device)
+        latent = self.backbone(view, mask)[-1]
+        return latent[:, self.backbone.num_extra_tokens :]
 
 
 def supervise(

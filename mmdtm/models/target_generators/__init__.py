@@ -5,6 +5,7 @@ from mmdtm.models.target_generators.layerwise import LayerwiseMorphingGenerator
 from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
 from mmdtm.models.target_generators.slip_generator import SLIPGenerator
 from mmdtm.models.target_generators.timm_generator import TimmGenerator
+from mmdtm.models.target_generators.vqkd_generator import VQKDGenerator
 
 __all__ = [
     'LayerwiseMorphingGenerator',
@@ -12,4 +13,5 @@ __all__ = [
     'SLIPGenerator',
     'TargetGenerator',
     'TimmGenerator',
+    'VQKDGenerator',
 ]

@@ -1,0 +1,103 @@
+"""BEiT v2, without and with DTM (table 3)."""
+
+import torch
+from mmpretrain.models.selfsup import BEiT
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from .branch import DTMBranch
+from .dtm import adopt_normalisation, stack_masks
+
+
+@MODELS.register_module()
+class BEiTv2DTM(BEiT):
+    """mmpretrain's BEiT v2 with its tokenizer kept frozen, and DTM beside.
+
+    BEiT v2 predicts the tokenizer's codes of the masked patches, from the last
+    layer and from its neck. DTM's loss is added on the last layer's tokens of
+    all patches, after the norm that the neck and this share, projected to the
+    teacher's width. Without DTM the losses are mmpretrain's own.
+
+    Args:
+        backbone: Config of a ``BEiTPretrainViT`` with two outputs.
+        neck: Config of a ``BEiTV2Neck``.
+        head: Config of a ``BEiTV2Head``.
+        target_generator: Config of a ``VQKDGenerator``, the tokenizer.
+        data_preprocessor: Config of a ``DTMDataPreprocessor``; its target view
+            is the tokenizer's, and DTM's teacher gets one of its own.
+        dtm: Arguments of :class:`DTMBranch` but ``backbone``; None for BEiT v2
+            alone.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: If the grid of the tokenizer or the teacher cannot be made
+            the student's; see also :class:`DTMBranch`.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        target_generator: dict,
+        data_preprocessor: dict,
+        dtm: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            head=head,
+            target_generator=target_generator,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        grid = tuple(self.backbone.patch_resolution)
+        self.target_generator.set_student_grid(grid, self.backbone.img_size)
+        adopt_normalisation(self.data_preprocessor, self.target_generator)
+        self.dtm = None
+        if dtm is not None:
+            self.dtm = DTMBranch(self.backbone, **dtm)
+            teacher = self.dtm.teacher
+            self.data_preprocessor.add_view(teacher.mean, teacher.std)
+
+    def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
+        """The student's features of unmasked images.
+
+        Args:
+            inputs: (B, 3, H, W) normalised for the student, or the
+                preprocessor's views.
+
+        Returns:
+            tuple[Tensor]: One tensor per output stage of the backbone.
+        """
+        images = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        return self.backbone(images, mask=None)
+
+    def loss(
+        self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs
+    ) -> dict[str, torch.Tensor]:
+        """One training step.
+
+        Args:
+            inputs: Views (B, 3, H, W) of the student, the tokenizer and, with
+                DTM, the teacher.
+            data_samples: B samples that hold a ``mask`` (h, w), 1 = masked.
+
+        Returns:
+            dict[str, Tensor]: ``loss_1`` and ``loss_2``, BEiT v2's own, and
+            ``loss_dtm``; scalars.
+        """
+        student_view, tokenizer_view, *teacher_view = inputs
+        mask = stack_masks(data_samples, student_view.device)
+
+        latent = self.backbone(student_view, mask)
+        codes = self.target_generator(tokenizer_view)
+        tokens, early_tokens = self.neck(
+            latent, rel_pos_bias=self.backbone.shared_rel_pos_bias
+        )
+        loss_1, loss_2 = self.head.loss(tokens, early_tokens, codes, mask)
+        losses = dict(loss_1=loss_1, loss_2=loss_2)
+        if self.dtm is not None:
+            losses['loss_dtm'] = self.dtm.loss_on_view(tokens, *teacher_view)
+        return losses

@@ -1,0 +1,91 @@
+"""BYOL with DTM beside."""
+
+import copy
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+pytestmark = pytest.mark.usefixtures('max_iters')
+
+
+def test_without_dtm_it_is_mmpretrains(byol_cfg, build, views):
+    """mmpretrain's own, where the backbone gives the class token alone."""
+    model = build(byol_cfg)
+    theirs = dict(byol_cfg, type='BYOL')
+    theirs['backbone'] = dict(theirs['backbone'], out_type='cls_token')
+    theirs = MODELS.build(theirs).train()
+    theirs.load_state_dict(model.state_dict())
+    for seed in (0, 1):  # the second with a momentum encoder that lags behind
+        losses = model(views(seed), mode='loss')
+        expected = theirs(views(seed), mode='loss')
+        assert list(losses) == ['loss']
+        torch.testing.assert_close(losses['loss'], expected['loss'])
+        for network in (model, theirs):
+            with torch.no_grad():
+                for parameter in network.backbone.parameters():
+                    parameter.mul_(1.1)
+
+
+@pytest.mark.parametrize('with_dtm', [False, True])
+def test_the_momentum_encoder_gets_no_gradient(
+    byol_cfg, dtm_part, build, views, check_gradients, with_dtm
+):
+    del dtm_part['target_generator']
+    byol_cfg['dtm'] = dtm_part if with_dtm else None
+    model = build(byol_cfg)
+    losses = model(views(), mode='loss')
+    assert list(losses) == ['loss', 'loss_dtm'][: 1 + with_dtm]
+    check_gradients(model, losses)
+    target = list(model.target_net.parameters())
+    assert target and all(p.grad is None and not p.requires_grad for p in target)
+
+
+def test_dtms_loss_by_hand(byol_cfg, dtm_part, build, views):
+    """Each view's tokens meet the momentum encoder's of the same view."""
+    dtm_part.update(morphing=dict(type='IdentityMorphing'), weight=0.5)
+    del dtm_part['target_generator']
+    byol_cfg['dtm'] = dtm_part
+    model = build(byol_cfg)
+    model(views(), mode='loss')  # the momentum encoder becomes a copy ...
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    momentum = copy.deepcopy(model.target_net)  # ... that lags behind
+    losses = model(views(1), mode='loss')
+    momentum.update_parameters(torch.nn.Sequential(model.backbone, model.neck))
+    expected = 0
+    for view in views(1):
+        u = model.dtm.head.projection(model.backbone(view)[-1][:, 1:])
+        v = momentum.module[0](view)[-1][:, 1:]
+        expected += 0.5 * (1 - torch.cosine_similarity(u, v, dim=-1)).mean() / 2
+    torch.testing.assert_close(losses['loss_dtm'], expected)
+    assert model.dtm.head.projection.weight.shape == (48, 48)
+
+
+def test_targets_come_from_the_momentum_encoder(byol_cfg, dtm_part, build, views):
+    del dtm_part['target_generator']
+    byol_cfg['dtm'] = dtm_part
+    model = build(byol_cfg)
+    model(views(), mode='loss')
+    seen = {}
+    inner = model.dtm.loss_on_tokens
+    model.dtm.loss_on_tokens = lambda u, v: (seen.update(u=u, v=v), inner(u, v))[1]
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    model(views(), mode='loss')
+    assert seen['u'].requires_grad and not seen['v'].requires_grad
+    assert not torch.allclose(seen['u'], seen['v'])
+
+
+def test_a_teacher_is_refused(byol_cfg, dtm_part, build):
+    byol_cfg['dtm'] = dtm_part
+    with pytest.raises(TypeError, match='target_generator'):
+        build(byol_cfg)
+
+
+def test_features(byol_cfg, build, views):
+    model = build(byol_cfg).eval()
+    (features,) = model(views(), mode='tensor')
+    assert torch.equal(features, model.backbone(views()[0])[-1])

@@ -1,0 +1,86 @@
+"""MAE on a teacher's tokens."""
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+
+@pytest.mark.parametrize('morphing', ['BipartiteMorphing', 'IdentityMorphing'])
+def test_one_step(mae_cfg, build, batch, check_gradients, morphing):
+    mae_cfg['morphing'] = dict(type=morphing)
+    model = build(mae_cfg)
+    data = model.data_preprocessor(batch(), training=True)
+    losses = model(**data, mode='loss')
+    assert list(losses) == ['loss'] and losses['loss'].isfinite()
+    check_gradients(model, losses)
+    assert not [k for k in model.state_dict() if 'teacher' in k or 'target' in k]
+    assert not any(p.requires_grad for p in model.target_generator.teacher.parameters())
+
+
+def test_the_head_is_the_only_projection(mae_cfg, build):
+    model = build(mae_cfg)
+    projection = model.head.projection
+    assert (projection.in_features, projection.out_features) == (36, 24)
+    assert not [k for k in model.state_dict() if 'decoder_pred' in k]
+
+
+def test_tokens_come_in_the_images_order(mae_cfg, build):
+    """Without attention, a marked patch may change its own token alone."""
+    model = build(mae_cfg).eval()
+    for block in (*model.backbone.layers, *model.neck.decoder_blocks):
+        torch.nn.init.zeros_(block.attn.proj.weight)
+        torch.nn.init.zeros_(block.attn.proj.bias)
+    model.backbone.mask_ratio = 0.0  # every patch visible, in a drawn order
+    images = torch.randn(1, 3, 64, 64)
+    for row, column in ((0, 0), (1, 2), (3, 1)):
+        marked = images.clone()
+        marked[..., row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 3
+        before = model.student_tokens(images, [])
+        after = model.student_tokens(marked, [])  # drawn anew
+        changed = (before - after).abs().amax(-1)[0] > 1e-4
+        assert changed.nonzero().flatten().tolist() == [row * 4 + column]
+
+
+def test_masked_patches_are_not_seen(mae_cfg, build):
+    """Where the encoder keeps 4 of 16 patches, only these have a say."""
+    model = build(mae_cfg).eval()
+    images = torch.randn(1, 3, 64, 64)
+    torch.manual_seed(3)
+    _, mask, _ = model.backbone(images)
+    assert mask.sum() == 12
+    hidden = mask[0].bool().nonzero().flatten().tolist()
+    others = images.clone()
+    for patch in hidden:
+        row, column = divmod(patch, 4)
+        others[..., row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = 9.0
+    torch.manual_seed(3)
+    before = model.student_tokens(images, [])
+    torch.manual_seed(3)
+    torch.testing.assert_close(model.student_tokens(others, []), before)
+
+
+def test_loss_is_that_of_mmpretrains_tokens(mae_cfg, build, batch):
+    """The decoder's tokens are mmpretrain's, and all positions count."""
+    mae_cfg['morphing'] = dict(type='IdentityMorphing')
+    model = build(mae_cfg).eval()
+    theirs = MODELS.build(mae_cfg['neck'])
+    theirs.load_state_dict(model.neck.state_dict(), strict=False)
+    with torch.no_grad():
+        theirs.decoder_pred.weight.copy_(torch.eye(36).repeat(22, 1)[:768])
+        theirs.decoder_pred.bias.zero_()
+    data = model.data_preprocessor(batch(), training=True)
+    torch.manual_seed(4)
+    latent, _, order = model.backbone(data['inputs'][0])
+    tokens = theirs(latent, order)[..., :36]
+    u, v = model.head(tokens), model.target_generator(data['inputs'][1])
+    expected = (1 - torch.cosine_similarity(u, v, dim=-1)).mean()
+    torch.manual_seed(4)
+    torch.testing.assert_close(model(**data, mode='loss')['loss'], expected)
+
+
+def test_features_of_whole_images(mae_cfg, build, batch):
+    model = build(mae_cfg).eval()
+    views = model.data_preprocessor(batch())['inputs']
+    (features,) = model(views, mode='tensor')
+    assert features.shape == (4, 17, 48)
+    torch.testing.assert_close(features, model(views[0], mode='tensor')[0])
