@@ -205,27 +205,29 @@ def write_atomically(path: Path, text: str) -> None:
 def _read_folder(
     folder: Path, name: str, has_starts: bool, files: list[str], problems: list[str]
 ) -> list[Run]:
-    results = []
+    results, more = [], []
     for file in files:
         if file.endswith('.json'):
-            results += _read_results(folder / file, name, problems)
+            found = _read_results(folder / file, name, problems)
+            if has_starts and file == 'result.json' and len(found) == 1:
+                more = found
+            else:
+                results += found
     if not has_starts:
         return results
     try:
         run = read_run(folder, name, problems)
     except (FileNotFoundError, ValueError) as error:
         problems.append(str(error))
-        return results
-    # One result beside logs is more about the same run.
-    if len(results) == 1 and results[0].folder == folder:
-        more = results.pop()
-        run.kind, run.name = more.kind, more.name
-        run.config = more.config or run.config
-        run.metrics |= more.metrics
-        run.settings |= more.settings
-        run.curves |= more.curves
-        run.pictures = more.pictures
-        run.seconds = run.seconds if more.seconds is None else more.seconds
+        return more + results
+    for result in more:  # one result.json beside logs is about the same run
+        run.kind, run.name = result.kind, result.name
+        run.config = result.config or run.config
+        run.metrics |= result.metrics
+        run.settings |= result.settings
+        run.curves |= result.curves
+        run.pictures = result.pictures
+        run.seconds = run.seconds if result.seconds is None else result.seconds
     return [run, *results]
 
 
@@ -259,6 +261,8 @@ def _result(item: dict, row: dict, path: Path, name: str, problems: list[str]) -
     if metrics is None:  # tools/benchmark: the figures stand in the row itself
         metrics = {k: v for k, v in row.items() if isinstance(v, (int, float))}
     seconds = row.get('seconds')
+    # A benchmark's rows are called by their configs.
+    config = row.get('config', '' if row is item else row.get('name', ''))
     run = Run(
         str(row.get('name', name)),
         str(item['kind']),
@@ -266,7 +270,7 @@ def _result(item: dict, row: dict, path: Path, name: str, problems: list[str]) -
         {str(k): float(v) for k, v in metrics.items()},
         finished=bool(row.get('finished', True)),
         seconds=None if seconds is None else float(seconds),
-        config=str(row.get('config', row.get('name', '') if row is not item else '')),
+        config=str(config).split('/')[-1].removesuffix('.py'),
         settings={
             str(k): v if isinstance(v, (int, float)) else str(v)
             for k, v in row.get('settings', {}).items()

@@ -214,9 +214,13 @@ def test_result_beside_logs_adds_to_the_run(tmp_path):
     run = tmp_path / 'run'
     write_run(run, 'finetune', 'c', epoch_rows([1.0], 1), accuracy_rows([5.0, 6.0]))
     write_result(run, 'fine-tuning', 'mine', {'knn_top1': 44.0}, settings={'data': 'A'})
+    # What another tool wrote there is a row of its own.
+    probe = dict(kind='linear probe', name='p', metrics={'linear_top1': 1.0})
+    (run / 'probe.json').write_text(json.dumps(probe | dict(config='configs/a/b.py')))
     runs, problems = find_runs([tmp_path])
     assert problems == []
-    (found,) = runs
+    found, probed = runs
+    assert (probed.name, probed.config) == ('p', 'b')
     assert found.name == 'mine'
     assert found.metrics['knn_top1'] == 44.0 and found.metrics['accuracy/top1'] == 6.0
     assert found.settings == {'lr': 5e-4, 'weight decay': 0.05, 'seed': 0, 'data': 'A'}
