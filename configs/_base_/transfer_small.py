@@ -1,6 +1,6 @@
 """What the transfers to small data sets share: one GPU a run, table 13 otherwise.
 
-The paper searches a grid for tables 6 and 7 and does not print it. Chosen here:
+The grid that the paper searched for tables 6 and 7 is not known here. Chosen:
 runs of 128 images on one GPU, so that a grid keeps several GPUs busy, and the
 middle of the grid that the cards name.
 """

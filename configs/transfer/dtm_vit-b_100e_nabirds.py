@@ -1,7 +1,7 @@
 """Transfer of a DTM ViT-B/16 to NABirds (tables 6 and 7).
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column Birds; the searched grid
-           is not printed
+Paper:     arXiv 2401.00254, tables 6 and 7, column Birds; the searched
+           grid is not known here
 Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
 Hardware:  1 GPU, 128 images
 Data:      data/nabirds/{images/,images.txt,image_class_labels.txt,
