@@ -16,6 +16,3 @@ _base_ = [
     '../_base_/schedules/adamw_1024_ft.py',
     '../_base_/default_runtime.py',
 ]
-
-# Wrong labels are found before the first step, not by a poor accuracy.
-custom_hooks = [dict(type='DataCheckHook')]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from made_data import CONFIGS, TINY, draw_imagenet, for_cpu, load
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 
 from mmdtm.engine.launch import build_runner, fit_to_device
@@ -288,3 +289,42 @@ def test_run_cards_name_their_own_config():
     for name in (*TABLE_13, *PROBES):
         text = (CONFIGS / f'{name}.py').read_text()
         assert f'tools/dist_train.sh configs/{name}.py 8' in text
+
+
+def test_feature_probe_can_be_taken_in(tmp_path):
+    """As docs/finetuning.md, over a pre-training config."""
+    draw_imagenet(tmp_path)
+    (tmp_path / 'probed.py').write_text(f"""
+_base_ = ['{CONFIGS}/dtm_vit-b_300e.py', '{CONFIGS}/_base_/feature_probe.py']
+custom_hooks = [*_base_.custom_hooks, _base_.feature_probe]
+""")
+    cfg = Config.fromfile(tmp_path / 'probed.py')
+    assert cfg.custom_hooks[:-1] == load('dtm_vit-b_300e').custom_hooks
+    hook = HOOKS.build(cfg.custom_hooks[-1])
+    for loader in hook.loader_cfgs:
+        loader['dataset']['data_root'] = str(tmp_path)
+        loader.update(num_workers=0)
+    hook.before_train(None)
+    assert hook.interval == 10
+    assert [len(loader.dataset) for loader in hook.loaders] == [6, 6]
+    batch = next(iter(hook.loaders[1]))
+    assert batch['inputs'].shape == (6, 3, 224, 224)
+
+
+def test_larger_images_at_test_time(tmp_path):
+    """As docs/finetuning.md: 384 pixels for a model trained at 224."""
+    draw_imagenet(tmp_path / 'data', images=1)
+    cfg = tiny_run('finetune/dtm_vit-b_100e_in1k', tmp_path / 'data', tmp_path)
+    cfg.merge_from_dict(
+        {
+            'test_dataloader.dataset.pipeline.1.scale': 438,
+            'test_dataloader.dataset.pipeline.2.crop_size': 384,
+        }
+    )
+    runner = build_runner(cfg)
+    batch = next(iter(runner.build_dataloader(cfg.test_dataloader)))
+    assert batch['inputs'].shape[-2:] == (384, 384)
+    assert cfg.val_dataloader.dataset.pipeline[2].crop_size == 224
+    with torch.no_grad():
+        samples = runner.model.eval().test_step(batch)
+    assert samples[0].pred_score.shape == (1000,)
