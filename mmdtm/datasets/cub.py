@@ -4,7 +4,7 @@ from mmpretrain.datasets import CUB
 from mmpretrain.registry import DATASETS
 
 from ._files import require
-from .unlabeled import SkipBadImages
+from .bad_images import SkipBadImages
 
 SOURCE = 'CUB_200_2011.tgz of https://www.vision.caltech.edu/datasets/cub_200_2011'
 
@@ -18,7 +18,7 @@ class OfficialCUB(SkipBadImages, CUB):
             ``image_class_labels.txt`` and ``train_test_split.txt``.
         split: ``'train'`` (5,994 images) or ``'test'`` (5,794).
         **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
             mmpretrain's ``CUB``.
 
     Raises:

@@ -7,7 +7,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import get_samples
 from mmpretrain.registry import DATASETS
 
-from .unlabeled import SkipBadImages
+from .bad_images import SkipBadImages
 
 IMAGENET = 'imagenet-1k'
 
@@ -31,7 +31,7 @@ class ImageFolder(SkipBadImages, CustomDataset):
         classes_from: The split that names the classes where ``classes`` does
             not.
         **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
             mmpretrain's ``CustomDataset``.
 
     Raises:

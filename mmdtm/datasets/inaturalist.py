@@ -6,7 +6,7 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ._files import require
-from .unlabeled import SkipBadImages
+from .bad_images import SkipBadImages
 
 SOURCE = 'https://github.com/visipedia/inat_comp'
 
@@ -26,7 +26,7 @@ class INaturalist(SkipBadImages, BaseDataset):
         data_root: The folder with the annotation files and image folders.
         ann_file: Such as ``'train2018.json'``.
         **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
             mmpretrain's ``BaseDataset``.
 
     Raises:

@@ -4,7 +4,7 @@ from mmpretrain.datasets.base_dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from ._files import read_pairs, require
-from .unlabeled import SkipBadImages
+from .bad_images import SkipBadImages
 
 SOURCE = 'nabirds.tar.gz of https://dl.allaboutbirds.org/nabirds'
 
@@ -29,7 +29,7 @@ class NABirds(SkipBadImages, BaseDataset):
         data_root: The folder ``nabirds``.
         split: ``'train'`` (23,929 images) or ``'test'`` (24,633).
         **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
             mmpretrain's ``BaseDataset``.
 
     Raises:

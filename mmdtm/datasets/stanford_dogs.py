@@ -6,7 +6,7 @@ from mmpretrain.registry import DATASETS
 from scipy.io import loadmat
 
 from ._files import require
-from .unlabeled import SkipBadImages
+from .bad_images import SkipBadImages
 
 SOURCE = 'images.tar and lists.tar of http://vision.stanford.edu/aditya86/ImageNetDogs'
 
@@ -26,7 +26,7 @@ class StanfordDogs(SkipBadImages, BaseDataset):
         data_root: The folder that holds ``Images`` and the lists.
         split: ``'train'`` (12,000 images) or ``'test'`` (8,580).
         **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.unlabeled.SkipBadImages`, and those of
+            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
             mmpretrain's ``BaseDataset``.
 
     Raises:

@@ -1,83 +1,12 @@
-"""Images without labels, and what to do about those that cannot be read."""
+"""Images without labels."""
 
 import os
-import random
 from collections.abc import Iterator
 
-import torch
-from mmengine.logging import MMLogger
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
-from .transforms.loading import BadImageError
-
-
-class SkipBadImages:
-    """Mixin of a mmpretrain data set: trains on although some images are bad.
-
-    An image that ``LoadWholeImage`` refuses is named in the log, counted, and
-    replaced by another one, drawn by its index. The count is shared by the
-    worker processes of one rank. In test mode the first bad image is an error.
-
-    Args:
-        max_bad_fraction: Share of the data set; with more bad images, and more
-            than one, training stops.
-    """
-
-    _bad: torch.Tensor | None = None  # (len(self),) bool, in shared memory
-
-    def __init__(self, *args, max_bad_fraction: float = 0.01, **kwargs) -> None:
-        if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(
-                f'max_bad_fraction is a share in [0, 1], got {max_bad_fraction}.'
-            )
-        self.max_bad_fraction = max_bad_fraction
-        super().__init__(*args, **kwargs)
-
-    def full_init(self) -> None:
-        """Load the list of images, before workers are started."""
-        super().full_init()
-        if self._bad is None:
-            self._bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
-
-    @property
-    def num_bad(self) -> int:
-        """How many different images of the data set were bad so far."""
-        return int(self._bad.sum())
-
-    def __getitem__(self, idx: int) -> dict:
-        """The image at ``idx`` through the pipeline, or another if it is bad.
-
-        Raises:
-            OSError: If too many images are bad; names some of them.
-            BadImageError: In test mode, if the image is bad.
-        """
-        if self.test_mode:
-            return super().__getitem__(idx)
-        others = random.Random(idx)
-        while True:
-            try:
-                return super().__getitem__(idx)
-            except BadImageError as error:
-                self._skip(idx, error)
-            idx = others.randrange(len(self))
-
-    def _skip(self, idx: int, error: BadImageError) -> None:
-        if not self._bad[idx]:
-            self._bad[idx] = True
-            # An error, since the warnings of all ranks but the first are not shown.
-            MMLogger.get_current_instance().error(
-                f'Skipped {error}. Bad so far: {self.num_bad} of {len(self)} images.'
-            )
-        bad, size = self.num_bad, len(self)
-        if bad == size or bad > max(1, self.max_bad_fraction * size):
-            some = self._bad.nonzero().flatten()[:5].tolist()
-            paths = ', '.join(self.get_data_info(i)['img_path'] for i in some)
-            raise OSError(
-                f'{bad} of {size} images are bad, more than max_bad_fraction='
-                f'{self.max_bad_fraction} allows: {paths}, ... Restore or remove '
-                'them, or allow more with max_bad_fraction of the dataset.'
-            )
+from .bad_images import SkipBadImages
 
 
 @DATASETS.register_module()

@@ -1,17 +1,11 @@
-"""Images without labels: what is found, and what happens with bad ones."""
+"""Images without labels: what is found where."""
 
-import multiprocessing
-
-import numpy as np
 import pytest
-from mmengine.logging import MMLogger
-from mmpretrain.registry import DATASETS, TRANSFORMS
+from mmpretrain.registry import DATASETS
 from PIL import Image
 from tiny_run import draw_images
-from torch.utils.data import DataLoader
 
 import mmdtm.plugin  # noqa: F401
-from mmdtm.datasets.transforms import BadImageError
 
 PIPELINE = [dict(type='LoadWholeImage'), dict(type='PackInputs')]
 
@@ -38,20 +32,6 @@ def root(tmp_path):
     """8 images."""
     draw_images(tmp_path, classes=2, each=4)
     return tmp_path
-
-
-@pytest.fixture
-def spoil(root):
-    """Spoil images: half a JPEG, no image at all, and an empty file."""
-    images = sorted(root.glob('train/*/*'))
-
-    def spoil_first(count: int) -> list[str]:
-        ways = [lambda data: data[: len(data) // 2], lambda _: b'text', lambda _: b'']
-        for path, way in zip(images[:count], ways, strict=False):
-            path.write_bytes(way(path.read_bytes()))
-        return [str(path) for path in images[:count]]
-
-    return spoil_first
 
 
 def test_finds_images_wherever_they_are(tmp_path):
@@ -82,85 +62,3 @@ def test_missing_and_empty_folders_are_named(tmp_path):
     (tmp_path / 'train/c0').mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=f'{tmp_path}/train has no image'):
         build(tmp_path)
-
-
-def test_whole_image_is_decoded_as_pillow_does(photos):
-    load = TRANSFORMS.build(dict(type='LoadWholeImage'))
-    for path in sorted(photos.glob('train/*/*'))[:3]:
-        loaded = load(dict(img_path=str(path)))['img']
-        expected = np.asarray(Image.open(path).convert('RGB'))
-        np.testing.assert_array_equal(loaded[..., ::-1], expected)
-
-
-@pytest.mark.parametrize('kept', [0.0, 0.01, 0.5, 0.9])
-def test_truncated_photograph_is_refused(photos, tmp_path, kept):
-    photo = next(photos.glob('train/*/*'))
-    path = tmp_path / 'cut.JPEG'
-    data = photo.read_bytes()
-    path.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(BadImageError, match=f'{path} is no whole image'):
-        TRANSFORMS.build(dict(type='LoadWholeImage'))(dict(img_path=str(path)))
-
-
-@pytest.fixture
-def log(tmp_path):
-    """The file of the current logger, as a Runner has one."""
-    MMLogger.get_instance('bad images', log_file=str(tmp_path / 'log'))
-    yield tmp_path / 'log'
-    MMLogger._instance_dict.pop('bad images')
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_bad_images_are_named_once_counted_and_replaced(root, spoil, log, workers):
-    bad = spoil(3)
-    dataset = build(root, max_bad_fraction=0.5)
-    loader = DataLoader(dataset, num_workers=workers, batch_size=None)
-    epochs = [
-        [sample['data_samples'].img_path for sample in loader] for epoch in range(2)
-    ]
-    assert len(epochs[0]) == 8 and epochs[0] == epochs[1], 'replaced by the same again'
-    assert not set(epochs[0]) & set(bad)
-    assert epochs[0][3:] == paths(dataset)[3:], 'the others stay in place'
-    assert dataset.num_bad == 3, 'counted over all workers'
-    text = log.read_text()
-    assert [text.count(f'Skipped {path} is no whole image') for path in bad] == [1] * 3
-    assert 'Bad so far: 3 of 8 images' in text
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_too_many_bad_images_are_an_error(root, spoil, workers):
-    bad = spoil(3)
-    loader = DataLoader(
-        build(root, max_bad_fraction=0.25), num_workers=workers, batch_size=None
-    )
-    with pytest.raises(OSError, match='3 of 8 images are bad.*0.25') as error:
-        list(loader)
-    assert all(path in str(error.value) for path in bad)
-    for worker in multiprocessing.active_children():
-        worker.kill()  # torch would wait 5 seconds for each
-
-
-def test_one_bad_image_of_few_is_no_error(root, spoil):
-    spoil(1)
-    dataset = build(root)
-    assert dataset[0]['data_samples'].img_path in paths(dataset)[1:]
-    assert dataset.num_bad == 1
-
-
-def test_nothing_but_bad_images_ends(tmp_path):
-    (tmp_path / 'train').mkdir()
-    (tmp_path / 'train/0.JPEG').write_bytes(b'')
-    with pytest.raises(OSError, match='1 of 1 images are bad'):
-        build(tmp_path, max_bad_fraction=1.0)[0]
-
-
-def test_evaluation_takes_no_replacement(root, spoil):
-    (bad,) = spoil(1)
-    with pytest.raises(BadImageError, match=bad):
-        build(root, test_mode=True)[0]
-
-
-@pytest.mark.parametrize('fraction', [-0.1, 1.5])
-def test_share_out_of_range(root, fraction):
-    with pytest.raises(ValueError, match='max_bad_fraction'):
-        build(root, max_bad_fraction=fraction)

@@ -1,0 +1,132 @@
+"""From a command line to the config that runs, without running it."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmdtm.engine import launch
+
+
+def parse(tmp_path, text: str, *args) -> Config:
+    """Loads a config of this text as the tools do."""
+    path = tmp_path / 'some_name.py'
+    path.write_text(text)
+    parser = launch.argument_parser('')
+    return launch.load_config(parser.parse_args([str(path), *map(str, args)]))
+
+
+def test_work_dir_is_given_or_configured_or_named_after_the_config(tmp_path):
+    assert parse(tmp_path, '').work_dir == 'work_dirs/some_name'
+    assert parse(tmp_path, "work_dir = 'own'").work_dir == 'own'
+    assert parse(tmp_path, "work_dir = 'own'", '--work-dir', 'cli').work_dir == 'cli'
+
+
+def test_cfg_options(tmp_path):
+    options = ('--cfg-options', 'a.b=2', 'c=[3,4]')
+    cfg = parse(tmp_path, 'a = dict(b=1)', *options)
+    assert cfg.a.b == 2 and cfg.c == [3, 4]
+
+
+def test_data_loaders_are_completed_as_mmpretrain_does(tmp_path):
+    text = "default_scope = '{}'\ntrain_dataloader = dict(num_workers={})"
+    loader = parse(tmp_path, text.format('mmpretrain', 2)).train_dataloader
+    assert loader.collate_fn == dict(type='default_collate')
+    assert loader.pin_memory and loader.persistent_workers
+    loader = parse(tmp_path, text.format('mmpretrain', 0)).train_dataloader
+    assert not loader.persistent_workers, 'there are none'
+    loader = parse(tmp_path, text.format('mmseg', 2)).train_dataloader
+    assert loader == dict(num_workers=2), 'mmsegmentation collates otherwise'
+
+
+GPU_CONFIG = """
+norm = dict(type='SyncBN')
+model = dict(backbone=dict(norm_cfg=norm), heads=[dict(norm_cfg=norm)])
+optim_wrapper = dict(
+    type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic',
+    optimizer=dict(type='SGD', lr=1.0), accumulative_counts=2)
+train_dataloader = dict(pin_memory=True)
+test_cfg = dict(fp16=True)
+env_cfg = dict(cudnn_benchmark=True, dist_cfg=dict(backend='nccl'))
+find_unused_parameters = True
+"""
+
+
+def test_nothing_is_changed_where_there_is_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    cfg = parse(tmp_path, GPU_CONFIG, '--launcher', 'pytorch')
+    before = cfg.to_dict()
+    launch.fit_to_device(cfg)
+    assert cfg.to_dict() == before
+
+
+def test_config_is_fitted_to_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    cfg = parse(tmp_path, GPU_CONFIG, '--launcher', 'pytorch')
+    with pytest.warns(UserWarning, match='No GPU here') as seen:
+        launch.fit_to_device(cfg)
+    assert len(seen) == 1
+    assert 'mixed precision is off, mixed precision of test_cfg is off, ' in str(
+        seen[0].message
+    )
+    assert cfg.optim_wrapper == dict(
+        type='OptimWrapper',
+        optimizer=dict(type='SGD', lr=1.0),
+        accumulative_counts=2,
+    )
+    assert 'SyncBN' not in str(cfg.model) and str(cfg.model).count("'BN'") == 2
+    assert not cfg.train_dataloader.pin_memory and not cfg.test_cfg.fp16
+    assert cfg.env_cfg == dict(cudnn_benchmark=True, dist_cfg=dict(backend='gloo'))
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=True,
+        device_ids=None,
+    )
+
+
+def test_only_the_first_process_warns(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setenv('RANK', '1')
+    cfg = parse(tmp_path, GPU_CONFIG)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        launch.fit_to_device(cfg)
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert 'model_wrapper_cfg' not in cfg, 'one process needs no wrapper'
+
+
+def touch(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for age, name in enumerate(names):
+        (folder / name).touch()
+        os.utime(folder / name, (age, age))
+
+
+def test_checkpoint_of_a_folder(tmp_path):
+    run, moved = tmp_path / 'run', tmp_path / 'moved'
+    touch(run, 'epoch_1.pth', 'iter_9.pth', 'epoch_2.pth', 'best_top1_epoch_1.pth')
+    (run / 'last_checkpoint').write_text(f'{run}/epoch_1.pth')
+    assert launch.find_checkpoint(str(run)) == f'{run}/epoch_1.pth'
+    assert launch.find_checkpoint(f'{run}/iter_9.pth') == f'{run}/iter_9.pth'
+
+    run.rename(moved)
+    assert launch.find_checkpoint(str(moved)) == f'{moved}/epoch_1.pth'
+
+    for text in ('', f'{run}/epoch_7.pth'):  # half-written; a file that is gone
+        (moved / 'last_checkpoint').write_text(text)
+        assert launch.find_checkpoint(str(moved)) == f'{moved}/epoch_2.pth'
+
+    address = 'https://host/epoch_3.pth'
+    assert launch.find_checkpoint(address) == address
+
+
+def test_folder_without_a_checkpoint(tmp_path):
+    touch(tmp_path / 'run', 'epoch_1.pth.tmp', 'best_top1_epoch_1.pth')
+    for place in ('run', 'nowhere'):
+        with pytest.raises(FileNotFoundError, match=f'no checkpoint in {tmp_path}/'):
+            launch.find_checkpoint(str(tmp_path / place))
+    with pytest.raises(FileNotFoundError, match='no checkpoint .*gone.pth'):
+        launch.find_checkpoint(str(tmp_path / 'gone.pth'))
