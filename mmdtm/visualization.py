@@ -22,7 +22,7 @@ LINE_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 
 # Right is light and wrong is dark, so that the two also differ in grey. From the
 # mildest to the strongest of each:
-RIGHT = ((198, 236, 178), (64, 200, 96))
+RIGHT = ((160, 230, 140), (40, 196, 84))
 WRONG = ((238, 92, 76), (80, 0, 12))
 _NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 _PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 24), (110, 110, 110)

@@ -57,9 +57,9 @@ from mmdtm.evaluation.patch_zero_shot import (  # noqa: E402
 )
 
 WAYS = {
-    'image': "image feature (CLIP's own)",
-    'without': 'patches, without morphing',
-    'with': 'patches, with morphing',
+    'image': "CLIP's image feature",
+    'without': 'patches',
+    'with': 'patches, morphed',
 }
 
 
@@ -340,10 +340,10 @@ def show(found: dict, console: Console) -> None:
     table = Table(
         title=f'{found["model"]}, {found["images"]} images, '
         f'{found["classes"]} classes; {found["num_tokens"]} tokens, '
-        f'{found["num_morphed"]} after morphing'
+        f'{found["num_morphed"]} after morphing; %'
     )
     table.add_column('')
-    for column in ('zero-shot top-1 %', 'right patches %', 'linear probe top-1 %'):
+    for column in ('zero-shot top-1', 'right patches', 'linear probe top-1'):
         table.add_column(column, justify='right')
     for way, title in WAYS.items():
         table.add_row(
