@@ -5,6 +5,7 @@ same classes, pipelines, schedules and hooks, with a small model, made images
 and two training steps. No figure of such a run means anything.
 """
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ LENGTHS = {'img_size', 'input_size', 'scale', 'crop_size', 'size', 'stride'}
 COUNTS = {
     'num_morphed',
     'num_clusters',
+    'num_patches',
     'num_masking_patches',
     'min_num_patches',
     'max_num_patches',
@@ -37,20 +39,32 @@ WIDTHS = {
     'input_features',
     'decoder_embed_dim',
     'channels',
+    'hid_channels',
+    'out_channels',
 }
-FIXED = dict(decoder_depth=1, decoder_num_heads=3)
+FIXED = dict(
+    decoder_depth=1,
+    decoder_num_heads=3,
+    arch=ARCH,
+    backbone_arch=dict(ARCH, depth=ARCH['num_layers']),  # BEiTV2Neck's word for it
+)
 CLASSES = 8  # enough for a top-5
-# How each family of teachers is built small, and without weights.
-TEACHERS = {
-    'OpenCLIP': dict(
-        model='smoke', model_config=CLIP, pretrained=None, random_weights=True
-    ),
+SMALL_CLIP = dict(
+    model='smoke', model_config=CLIP, pretrained=None, random_weights=True
+)
+# Parts with a way of their own to be small: the teachers, which also go without
+# weights, and what needs no change.
+PARTS = {
+    'OpenCLIP': SMALL_CLIP,
+    'Layerwise': dict(SMALL_CLIP, num_merged=2),  # of 16 tokens, in each of 4 blocks
     'SLIP': dict(
         checkpoint=None,
         arch=dict(embed_dim=WIDTH, depth=4, num_heads=3, img_size=SIDE),
         random_weights=True,
     ),
     'Timm': dict(model='vit_tiny_patch16_224', pretrained=False),
+    'VQKD': dict(checkpoint=None, arch=ARCH, img_size=SIDE, random_weights=True),
+    'DownsampleMorphing': {},  # its stride is in tokens, and fits
 }
 
 
@@ -92,9 +106,9 @@ def _walk(node, factor: float) -> None:
     if not isinstance(node, dict):
         return
     family = str(node.get('type')).split('.')[-1]
-    for name, small in TEACHERS.items():
+    for name, small in PARTS.items():
         if name in family:
-            node.update(small)
+            node.update(copy.deepcopy(small))
             return
     for key, value in node.items():
         if key in LENGTHS:
@@ -104,11 +118,9 @@ def _walk(node, factor: float) -> None:
         elif key in WIDTHS and _is_width(value):
             node[key] = WIDTH if isinstance(value, int) else [WIDTH] * len(value)
         elif key in FIXED:
-            node[key] = FIXED[key]
+            node[key] = copy.deepcopy(FIXED[key])
         elif key == 'frozen_stages':
             node[key] = min(value, ARCH['num_layers'])
-        elif key == 'arch':
-            node[key] = dict(ARCH)
         elif key == 'out_indices' and not isinstance(value, int):
             node[key] = list(range(ARCH['num_layers']))[-len(value) :]
         elif key == 'init_cfg' and 'checkpoint' in (value or {}):

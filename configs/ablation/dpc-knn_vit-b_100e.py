@@ -1,0 +1,18 @@
+"""DTM with density peaks (DPC-kNN); beyond the paper, which names it only.
+
+Hardware:  8 GPUs, 128 images each
+Command:   tools/dist_train.sh configs/ablation/dpc-knn_vit-b_100e.py 8
+Then:      configs/finetune/dtm_vit-b_100e_in1k.py
+"""
+
+_base_ = ['./dtm_vit-b_100e.py']
+
+model = dict(
+    morphing=dict(
+        _delete_=True,
+        type='DPCKNNMorphing',
+        levels=2,
+        num_clusters=(1, None),  # 1 to 196, drawn as DTM draws
+        num_neighbors=5,
+    )
+)

@@ -1,0 +1,67 @@
+"""MAE with a CLIP target, ViT-B/16, 100 epochs (table 3, without DTM).
+
+The decoder's tokens meet CLIP's one by one, at all positions, as in the
+token-wise baseline of DTM. The encoder, the decoder and the mask are MAE's
+(arXiv 2111.06377), and so is the rate: a base of 1.5e-4 per 256 images.
+Chosen:    DTM's warm-up and clipping, so that the 100-epoch runs are alike;
+           MAE's 40 epochs of warm-up are for 800 and more. Not printed
+Hardware:  8 GPUs, 128 images each
+Data:      data/imagenet/train/<class>/*.JPEG
+Command:   tools/dist_train.sh configs/applicability/mae_vit-b_100e.py 8
+Then:      configs/applicability/finetune_vit-b_100e_in1k.py
+"""
+
+_base_ = [
+    '../_base_/datasets/imagenet_dtm.py',
+    '../_base_/schedules/adamw_1024_100e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    type='MAEDTM',
+    data_preprocessor=dict(
+        type='DTMDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+    ),
+    backbone=dict(
+        type='MAEViT', arch='base', img_size=224, patch_size=16, mask_ratio=0.75
+    ),
+    neck=dict(
+        type='MAEPretrainDecoder',
+        num_patches=196,  # 14 x 14
+        embed_dim=768,
+        decoder_embed_dim=512,
+        decoder_depth=8,
+        decoder_num_heads=16,
+    ),
+    head=dict(type='DTMHead', loss=dict(type='DTMLoss', distance='cosine')),
+    target_generator=dict(
+        type='OpenCLIPGenerator',
+        model='ViT-B-16-quickgelu',
+        pretrained='openai',  # or the path of a local file
+    ),
+    morphing=dict(type='IdentityMorphing'),
+    init_cfg=[
+        dict(type='Xavier', layer='Linear', distribution='uniform'),
+        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+    ],
+)
+
+# MAE crops and flips only, and draws its mask in the encoder.
+train_pipeline = [
+    dict(type='LoadWholeImage'),
+    dict(
+        type='RandomResizedCrop',
+        scale=224,
+        crop_ratio_range=(0.2, 1.0),
+        interpolation='bicubic',
+        backend='pillow',
+    ),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+optim_wrapper = dict(optimizer=dict(lr=6e-4, betas=(0.9, 0.95)))
