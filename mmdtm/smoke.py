@@ -78,8 +78,7 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
     Returns:
         Config: The same object.
     """
-    factor = SIDE / _side(cfg.model)
-    _walk(cfg.model, factor)
+    factor = shrink_model(cfg.model)
     if cfg.get('default_scope') == 'mmpretrain':
         _set_num_classes(cfg.model)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -90,6 +89,20 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
             loader.dataset = _made_dataset(loader.dataset, cfg.model, Path(folder))
     _two_steps(cfg)
     return cfg
+
+
+def shrink_model(model: ConfigDict) -> float:
+    """Make a model's config small, in place.
+
+    Args:
+        model: The config.
+
+    Returns:
+        float: The factor by which its images' sides shrink.
+    """
+    factor = SIDE / _side(model)
+    _walk(model, factor)
+    return factor
 
 
 def _side(model: ConfigDict) -> int:

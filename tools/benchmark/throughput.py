@@ -1,7 +1,7 @@
 """Training throughput of pre-training configs, side by side in one run (table 11).
 
-    python tools/benchmark/throughput.py configs/dtm_vit-b_300e.py \
-        configs/baseline/token-wise_vit-b_300e.py --batch-size 8
+    python tools/benchmark/throughput.py \
+        configs/ablation/{kmeans,layer-wise-kmeans,dtm,token-wise}_vit-b_100e.py
 
 Builds every config's model, optimizer included, on made images, and times
 whole steps (views, teacher, student, morphing, loss, backward, update) in
@@ -29,6 +29,7 @@ from rich.table import Table
 
 import mmdtm.plugin  # noqa: F401
 from mmdtm.datasets.transforms import BlockMaskGenerator
+from mmdtm.smoke import shrink_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     parser.add_argument('--compile', action='store_true', help='torch.compile models')
+    parser.add_argument(
+        '--smoke', action='store_true', help='tiny models: tries the tool, no figures'
+    )
     parser.add_argument('--out', type=Path, help='write the figures as JSON')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args()
@@ -57,8 +61,9 @@ class Contender:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-        if cfg.model.target_generator.type == 'OpenCLIPGenerator':
-            cfg.model.target_generator.update(pretrained=None, random_weights=True)
+        cfg.model.target_generator.random_weights = True
+        if args.smoke:
+            shrink_model(cfg.model)
         self.name = path.stem
         self.device = torch.device(args.device)
         torch.manual_seed(0)

@@ -1,0 +1,29 @@
+"""The throughput of table 11's rows, side by side."""
+
+import json
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROWS = ['kmeans', 'layer-wise-kmeans', 'dtm', 'token-wise']
+
+
+def test_all_rows_of_table_11_in_one_run(tmp_path, monkeypatch, capsys):
+    configs = [f'{ROOT}/configs/ablation/{row}_vit-b_100e.py' for row in ROWS]
+    out = tmp_path / 'figures.json'
+    options = '--smoke --device cpu --batch-size 3 --steps 2 --warmup 1'
+    monkeypatch.setattr(
+        'sys.argv', ['throughput.py', *configs, *options.split(), '--out', str(out)]
+    )
+    tool = str(ROOT / 'tools/benchmark/throughput.py')
+    runpy.run_path(tool, run_name='__main__')
+    figures = json.loads(out.read_text())
+    assert (figures['kind'], figures['batch']) == ('throughput', 3)
+    assert [row['name'] for row in figures['rows']] == [
+        f'{row}_vit-b_100e' for row in ROWS
+    ]
+    for row in figures['rows']:
+        assert abs(row['images_per_second'] * row['seconds_per_step'] - 3) < 1e-6
+        assert row['relative_throughput'] > 0
+    assert figures['rows'][-1]['relative_throughput'] == 1
+    assert 'median of 2 steps' in capsys.readouterr().out
