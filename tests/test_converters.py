@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -200,13 +201,21 @@ def test_variants__features_agree(options, tmp_path):
     assert_features_agree(theirs(images).last_hidden_state, expected)
 
 
-def test_large__has_timms_name():
+@pytest.mark.parametrize(
+    ('arch', 'expected'),
+    [
+        ('small', "'beitv2_base_patch16_224', embed_dim=384, num_heads=6, "),
+        ('large', "'beitv2_large_patch16_224', "),
+    ],
+)
+def test_to_timm__names_the_nearest_model(arch, expected):
     with torch.device('meta'):
-        state = DTMPretrainViT(arch='large').state_dict()
-        _, arguments = converters.to_timm(state)
-    assert arguments == (
-        "'beitv2_large_patch16_224', num_classes=0, global_pool='token'"
-    )
+        state, arguments = converters.to_timm(DTMPretrainViT(arch=arch).state_dict())
+        model = eval(f'timm.create_model({arguments})', {'timm': timm})
+    assert arguments == f"{expected}num_classes=0, global_pool='token'"
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in state.items()
+    }
 
 
 def test_transformers_preprocessor__normalises_as_mmdtm(photos, tmp_path):
@@ -224,7 +233,9 @@ def test_transformers_preprocessor__normalises_as_mmdtm(photos, tmp_path):
     )
 
 
-def beit_checkpoint(path: Path, pretraining: bool = True) -> Beit:
+def beit_checkpoint(
+    path: Path, pretraining: bool = True, wrapper: str = 'model'
+) -> Beit:
     """timm's BEiT has BEiT's own names; with what BEiT's programs add to a file."""
     model = Beit(
         img_size=64,
@@ -245,13 +256,14 @@ def beit_checkpoint(path: Path, pretraining: bool = True) -> Beit:
         state['lm_head.weight'] = torch.randn(8, 48)
         state['cls_pt_layers.0.norm1.weight'] = torch.randn(48)
     state['blocks.0.attn.relative_position_index'] = torch.zeros(17, 17)
-    torch.save({'model': state, 'epoch': 3, 'args': argparse.Namespace(lr=1e-3)}, path)
+    torch.save({wrapper: state, 'epoch': 3, 'args': argparse.Namespace(lr=1e-3)}, path)
     return model
 
 
 @torch.no_grad()
-def test_from_beit__pretrained_computes_the_same(tmp_path):
-    theirs = beit_checkpoint(tmp_path / 'beit.pth')
+@pytest.mark.parametrize('wrapper', ['model', 'module'])
+def test_from_beit__pretrained_computes_the_same(wrapper, tmp_path):
+    theirs = beit_checkpoint(tmp_path / 'beit.pth', wrapper=wrapper)
     state, left_out = converters.from_beit(
         converters.read_checkpoint(tmp_path / 'beit.pth')
     )
@@ -362,7 +374,11 @@ EXPORTS = [
 def test_scripts__write_what_they_say(name, target, weights, tmp_path, script, capsys):
     backbone = pretrained()
     source = tmp_path / 'epoch_300.pth'
-    torch.save({'state_dict': checkpoint_of(backbone), 'meta': {'epoch': 300}}, source)
+    log = {'train/loss': HistoryBuffer([1.0], [1])}  # as a Runner saves it
+    torch.save(
+        {'state_dict': checkpoint_of(backbone), 'message_hub': {'log_scalars': log}},
+        source,
+    )
     script(name, source, tmp_path / target)
     call = capsys.readouterr().out.splitlines()[-1]
     state = load_file(tmp_path / weights)

@@ -30,7 +30,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Weight decay acts on weight matrices alone: not on biases, norms, layer
     scales, position tables, class and mask tokens.
 
-    Parameters of equal depth and weight decay form one group of the optimizer.
+    Parameters of equal rate and weight decay form one group of the optimizer.
     The groups are logged as a table.
 
     Give learning rate schedules a relative minimum (``eta_min_ratio``): an
@@ -83,7 +83,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 'constructor.'
             )
         rate = self.paramwise_cfg['layer_decay_rate']
-        groups = {}
+        groups, depths = {}, {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
@@ -91,29 +91,29 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
             scale = rate ** (num_depths - 1 - depth)
             group = groups.setdefault(
-                (depth, decays),
+                (scale, decays),
                 dict(
                     params=[],
                     lr=self.base_lr * scale,
                     weight_decay=self.base_wd if decays else 0.0,
-                    layer_depth=depth,
                 ),
             )
             group['params'].append(param)
+            depths.setdefault((scale, decays), set()).add(depth)
         if not groups:
             raise ValueError(f'{type(module).__name__} has no trainable parameter.')
-        params.extend(groups[key] for key in sorted(groups))
-        print_log(f'Layer-wise decay {rate}:\n{self._table(params)}', logger='current')
-
-    @staticmethod
-    def _table(groups: list[dict]) -> str:
         lines = [
-            f'{"depth":>5} {"lr":>10} {"weight decay":>12} {"tensors":>8} '
-            f'{"parameters":>12}'
+            f'Layer-wise decay {rate}:',
+            f'{"depth":>7} {"lr":>10} {"weight decay":>12} {"tensors":>8} '
+            f'{"parameters":>12}',
         ]
-        lines += [
-            f'{g["layer_depth"]:>5} {g["lr"]:>10.3e} {g["weight_decay"]:>12g} '
-            f'{len(g["params"]):>8} {sum(p.numel() for p in g["params"]):>12,}'
-            for g in groups
-        ]
-        return '\n'.join(lines)
+        for key in sorted(groups):
+            group, first, last = groups[key], min(depths[key]), max(depths[key])
+            params.append(group)
+            lines.append(
+                f'{first if first == last else f"{first}-{last}":>7} '
+                f'{group["lr"]:>10.3e} {group["weight_decay"]:>12g} '
+                f'{len(group["params"]):>8} '
+                f'{sum(p.numel() for p in group["params"]):>12,}'
+            )
+        print_log('\n'.join(lines), logger='current')

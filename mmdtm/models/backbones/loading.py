@@ -85,7 +85,7 @@ def fit_state_dict(
     for name in fresh + missing:
         given[name] = wanted[name]  # else strict loading would refuse
 
-    loaded = len(given) - len(fresh) - len(missing)
+    loaded = len(wanted) - len(fresh) - len(missing)
     print_log(
         f'{who}: {loaded} tensors loaded; summed: {summed}; resized: {resized}; '
         f'fresh: {_names(fresh)}; missing: {_names(missing)}; '

@@ -20,8 +20,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors from a ``.safetensors`` file or a file of ``torch.save``.
 
     Nothing in the file is executed: pickles are read by torch's weights-only
-    loader. A state dict may lie under 'state_dict' or 'model', as training
-    programs save it, and have the prefix 'module.' that DDP gives.
+    loader. A state dict may lie under 'state_dict', 'model' or 'module', as
+    training programs save it, and have the prefix 'module.' that DDP gives.
 
     Args:
         path (str or Path): The file.
@@ -53,7 +53,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             ) from error
     else:
         content = _read_torch_file(path)
-    for wrapper in ('state_dict', 'model'):
+    for wrapper in ('state_dict', 'model', 'module'):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not any(

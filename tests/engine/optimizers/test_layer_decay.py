@@ -172,11 +172,14 @@ def test_found_from_every_scope(scope, prefix):
     assert len(wrapper.optimizer.param_groups) == 8
 
 
-def test_groups__one_per_depth_and_weight_decay():
-    """The last depth's decayed and undecayed, ..., and nothing finer."""
+def test_groups__one_per_rate_and_weight_decay():
     groups = optim_wrapper(classifier()).optimizer.param_groups
-    kinds = [(group['layer_depth'], group['weight_decay']) for group in groups]
-    assert kinds == [(d, w) for d in range(4) for w in (0, 0.05)]
+    kinds = [(group['lr'], group['weight_decay']) for group in groups]
+    rates = (1.25e-4, 2.5e-4, 5e-4, 1e-3)
+    assert kinds == [(rate, decay) for rate in rates for decay in (0, 0.05)]
+    # Pre-training has one rate: AdamW then updates all tensors in two sweeps.
+    groups = optim_wrapper(classifier(), decay=1).optimizer.param_groups
+    assert [group['weight_decay'] for group in groups] == [0, 0.05]
 
 
 def test_schedulers__as_with_one_group_per_parameter():
@@ -273,6 +276,7 @@ def test_log__shows_the_groups():
     # Depth, rate, weight decay, tensors, parameters: the stem's projection.
     assert rows[1] == ['0', '1.250e-04', '0.05', '1', '36,864']
     assert len(rows) == 8
+    assert [row[0] for row in rows] == ['0', '0', '1', '1', '2', '2', '3', '3']
     assert sum(int(row[4].replace(',', '')) for row in rows) == sum(
         p.numel() for p in classifier().parameters()
     )
