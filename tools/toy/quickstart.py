@@ -25,6 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from stages import Stage, StageError, Stages, clock
 
+from mmdtm.report import build_report, write_result
+
 ROOT = Path(__file__).resolve().parents[2]
 TOY, TOOLS, CONFIGS = ROOT / 'tools/toy', ROOT / 'tools', ROOT / 'configs/toy'
 PYTHON = sys.executable
@@ -40,6 +42,12 @@ FIGURES = {
     'finetune_top1': 'fine-tuned\ntop-1 (%)',
     'mIoU': 'UperNet\nmIoU (%)',
     'pretrain_seconds': 'pre-training\n(s)',
+}
+
+PICTURES = {
+    'loss_curves.png': 'Pre-training losses',
+    'morphing.png': 'Images, their block masks and their morphed groups',
+    'segmentation.png': 'Scenes, the truth and the predicted masks',
 }
 
 
@@ -197,11 +205,10 @@ def data_stage(args: argparse.Namespace) -> Stage:
 
 def picture_stage(args: argparse.Namespace, plan: Plan, needs: list[str]) -> Stage:
     script = TOY / 'pictures.py'
-    pictures = ('loss_curves.png', 'morphing.png', 'segmentation.png')
     command = [PYTHON, script, plan.folder, '--data', args.data, '--out', args.work_dir]
     return Stage(
         'pictures', 'pictures', list(map(str, command)), 15, needs=needs,
-        files=[script], makes=[args.work_dir / name for name in pictures],
+        files=[script], makes=[args.work_dir / name for name in PICTURES],
     )  # fmt: skip
 
 
@@ -261,6 +268,19 @@ def write_results(args: argparse.Namespace, tables: list[dict]) -> None:
     (args.work_dir / 'results.md').write_text(text + '\n')
 
 
+def write_report(args: argparse.Namespace, tables: list[dict]) -> Path:
+    """The page of all runs, with the pictures."""
+    zero_shot = statistics.fmean(t['clip_zero_shot_top1'] for t in tables)
+    write_result(
+        args.work_dir,
+        'zero-shot',
+        'small CLIP, the teacher',
+        {'zero-shot top-1 (%)': zero_shot},
+        pictures=[dict(file=name, caption=text) for name, text in PICTURES.items()],
+    )
+    return build_report([args.work_dir], args.work_dir / 'report').html
+
+
 def show(args: argparse.Namespace, tables: list[dict], console: Console) -> None:
     summary = summarise(tables)
     table = Table(caption=caption(args, tables), caption_justify='left')
@@ -318,10 +338,12 @@ def main() -> int:
     tables = [plan.figures(stages) for plan in plans]
     write_results(args, tables)
     show(args, tables, console)
+    page = write_report(args, tables)
     console.print(
         f'{clock(time.time() - start)} minutes. The pictures and the table are in '
-        f'{args.work_dir}',
+        f'{args.work_dir}, and all runs with their curves on one page:\n{page}',
         highlight=False,
+        soft_wrap=True,
     )
     return 0
 
