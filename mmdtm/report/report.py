@@ -45,6 +45,8 @@ class Report:
         problems: A message for each thing that could not be read.
         paper: Rows of paper.json: table, row, config, metric, figure, source.
         markdown, json, html: The files written; None before that.
+        headlines: Figures that stand for some run, in the columns' order.
+        others: All other figures.
     """
 
     runs: list[Run]
@@ -110,21 +112,21 @@ class Report:
 
     def summary(self, run: Run) -> list[str]:
         """A run's row where there is no room for a column each (SUMMARY_HEADER)."""
-        row = dict(
-            zip(self.header(), (text for text, _ in self.cells(run)), strict=True)
-        )
-        first = LABELS.get(run.headline, run.headline)
-        figures = [
-            name for name in [*self.headlines, *self.others] if name in run.metrics
+        texts = [text for text, _ in self.cells(run)]
+        figures = {
+            name: f'{LABELS.get(name, name)} {figure_text(run.metrics[name])}'
+            for name in [*self.headlines, *self.others]
+            if name in run.metrics
+        }
+        headline = figures.pop(run.headline, DASH)
+        after = 2 + len(self.headlines)  # paper, difference, time, status
+        return [
+            *texts[:2],
+            headline,
+            *texts[after : after + 4],
+            ', '.join(figures.values()) or DASH,
+            texts[-1],
         ]
-        others = [
-            f'{LABELS.get(name, name)} {figure_text(run.metrics[name])}'
-            for name in figures
-            if name != run.headline
-        ]
-        row['Figure'] = f'{first} {row[first]}' if first else DASH
-        row['Other figures'] = ', '.join(others) or DASH
-        return [row[name] for name in SUMMARY_HEADER]
 
     def to_markdown(self) -> str:
         """The table, the problems, and the paper's figures."""

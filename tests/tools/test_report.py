@@ -226,6 +226,14 @@ def test_result_beside_logs_adds_to_the_run(tmp_path):
     assert found.settings == {'lr': 5e-4, 'weight decay': 0.05, 'seed': 0, 'data': 'A'}
 
 
+def test_figures_may_have_any_name(tmp_path):
+    names = ['Kind', 'Run', '', '__proto__', 'Paper']
+    write_result(tmp_path, 'k', 'n', {name: i for i, name in enumerate(names)})
+    report = build_report([tmp_path], tmp_path)
+    row = report.markdown.read_text().splitlines()[4]
+    assert row.startswith('| n | k | Kind 0.0000 | — | — | — | finished | Run 1.00, ')
+
+
 def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     points = [[i, i / 7] for i in range(10 * MAX_POINTS)]
     write_result(tmp_path, 'a', 'b', {'m': 1.0}, curves={'m': points})
