@@ -1,0 +1,62 @@
+"""What the pages show is what is in the tree, and works."""
+
+import ast
+import re
+from pathlib import Path
+
+import torch
+
+from mmdtm.morphing import TokenAssignment, bipartite_matching, dtm_loss
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCKS = re.findall(
+    r'```python\n(.*?)```', (ROOT / 'docs/inherit.md').read_text(), re.DOTALL
+)
+
+
+def block_with(text: str) -> str:
+    (block,) = [block for block in BLOCKS if text in block]
+    return block
+
+
+def without_docstrings(code: str) -> str:
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            if ast.get_docstring(node) is not None:
+                del node.body[0]
+    return ast.unparse(tree)
+
+
+def test_the_dpc_knn_example_is_in_the_tree():
+    file = ROOT / 'mmdtm/models/morphing/dpc_knn.py'
+    shown = block_with('class DPCKNNMorphing')
+    assert without_docstrings(file.read_text()) == without_docstrings(shown)
+
+
+def test_the_soft_assignment_works_in_the_loss():
+    scope = dict(TokenAssignment=TokenAssignment)
+    exec(block_with('class SoftAssignment'), scope)
+    soft = scope['SoftAssignment']
+    u = torch.randn(2, 12, 5, requires_grad=True)
+    v = torch.randn(2, 12, 5)
+    hard = bipartite_matching(v, (4, 3))
+    alike = soft(hard.matrix(torch.float32))
+    assert torch.equal(alike.labels, hard.labels)
+    for distance in ('cosine', 'l1'):
+        torch.testing.assert_close(
+            dtm_loss(u, v, [alike], distance), dtm_loss(u, v, [hard], distance)
+        )
+    shared = soft(torch.rand(2, 3, 12).softmax(dim=1))
+    loss = dtm_loss(u, v, [shared, hard])
+    loss.backward()
+    assert loss.isfinite() and u.grad.abs().sum() > 0
+    expected = 0
+    for image in range(2):
+        for group in range(3):
+            weights = shared.weights[image, group]
+            cosine = torch.cosine_similarity(
+                weights @ u[image], weights @ v[image], dim=0
+            )
+            expected += weights.sum() * (1 - cosine)
+    torch.testing.assert_close(dtm_loss(u, v, [shared]), expected / 24)
