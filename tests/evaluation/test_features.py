@@ -1,7 +1,10 @@
 """Features of frozen backbones, on class folders of plain colours."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
@@ -136,3 +139,37 @@ def test_unlabelled_data_are_named(tmp_path):
     }
     with pytest.raises(ValueError, match='have no labels'):
         extract_features(Mean(), data)
+
+
+def _share(rank: int, root: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
+    try:
+        features = extract_features(Mean(), loader(root, 'train'))
+        result = probe_features(Mean(), loader(root, 'train'), loader(root, 'val'), k=3)
+        torch.save((*features, result), folder / f'{rank}.pt')
+        torch.distributed.barrier()  # neither leaves while the other receives
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_the_images_and_get_all_features(tmp_path):
+    draw(tmp_path, 'train', 3)  # nine images: one process is padded
+    draw(tmp_path, 'val', 1)
+    workers = [
+        mp.get_context('spawn').Process(target=_share, args=(rank, tmp_path, tmp_path))
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    alone = extract_features(Mean(), loader(tmp_path, 'train'))
+    for rank in range(2):
+        vectors, labels, result = torch.load(tmp_path / f'{rank}.pt')
+        torch.testing.assert_close(vectors, alone.vectors)
+        assert torch.equal(labels, alone.labels)
+        assert result.get('knn_top1') == (100 if rank == 0 else None)

@@ -92,14 +92,15 @@ def test_figures_are_those_of_scikit_learn(tool, world, monkeypatch, capsys):
     root, student = world
     run(
         tool, monkeypatch, root / 'small.py', root / 'dtm.pth', '--data-root', root,
-        '--k', 3, '--l2', 0.01, '--out', root / 'deep/figures.json', '--device', 'cpu',
+        '--k', 3, '--temperature', 5, '--l2', 0.01, '--device', 'cpu',
+        '--out', root / 'deep/figures.json',
     )  # fmt: skip
     figures = json.loads((root / 'deep/figures.json').read_text())
 
     x, y = plain_features(root, 'train', student)
     queries, truth = plain_features(root, 'val', student)
     knn = KNeighborsClassifier(
-        3, metric='cosine', weights=lambda distance: np.exp((1 - distance) / 0.07)
+        3, metric='cosine', weights=lambda distance: np.exp((1 - distance) / 5)
     ).fit(x, y)
     assert figures['knn_top1'] == pytest.approx(100 * knn.score(queries, truth))
     scaler = StandardScaler().fit(x)
