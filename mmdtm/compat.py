@@ -277,7 +277,7 @@ def _read_checkpoint(read, name: str):
     """Calls ``read`` with nothing but a checkpoint's own types allowed."""
     try:
         with torch.serialization.safe_globals(checkpoint_globals()):
-            return read()
+            loaded = read()
     except pickle.UnpicklingError as error:
         # torch's own words go on to recommend loading without protection.
         reason = str(error.__context__ or error).split('. Please use')[0]
@@ -292,6 +292,10 @@ def _read_checkpoint(read, name: str):
             f'{name} is not loaded; take another one if it is damaged, or no '
             f'checkpoint. What torch says: {error!r}'
         ) from error
+    meta = loaded.get('meta') if isinstance(loaded, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # Runner.resume would run it as a Python file
+    return loaded
 
 
 def load_weights_only() -> None:

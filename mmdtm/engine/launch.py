@@ -47,8 +47,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
-    if cfg.get('default_scope') == 'mmpretrain':
-        _set_dataloader_defaults(cfg)
+    _set_dataloader_defaults(cfg)
     return cfg
 
 
@@ -134,18 +133,18 @@ def find_checkpoint(path: str) -> str:
 
 
 def _set_dataloader_defaults(cfg: Config) -> None:
-    """mmpretrain's configs leave these to the tool; mmsegmentation's do not."""
+    """Completes what mmpretrain's configs leave to the tool."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if not loader:
             continue
-        loader.setdefault('pin_memory', True)
-        loader.setdefault('collate_fn', dict(type='default_collate'))
-        workers = loader.setdefault('num_workers', 0)
-        # torch refuses persistent workers where there are none.
-        loader.persistent_workers = workers > 0 and loader.get(
-            'persistent_workers', True
-        )
+        if cfg.get('default_scope') == 'mmpretrain':  # mmsegmentation's leave nothing
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', True)
+            loader.setdefault('persistent_workers', True)
+        if not loader.get('num_workers'):
+            loader.num_workers = 0
+            loader.persistent_workers = False  # torch refuses them without workers
 
 
 def _replace_type(node, old: str, new: str) -> int:

@@ -41,6 +41,14 @@ def test_data_loaders_are_completed_as_mmpretrain_does(tmp_path):
     assert loader == dict(num_workers=2), 'mmsegmentation collates otherwise'
 
 
+def test_workers_can_be_switched_off(tmp_path):
+    """Although the config, here mmsegmentation's, wants them to persist."""
+    text = 'train_dataloader = dict(num_workers=2, persistent_workers=True)'
+    options = ('--cfg-options', 'train_dataloader.num_workers=0')
+    loader = parse(tmp_path, text, *options).train_dataloader
+    assert loader == dict(num_workers=0, persistent_workers=False)
+
+
 GPU_CONFIG = """
 norm = dict(type='SyncBN')
 model = dict(backbone=dict(norm_cfg=norm), heads=[dict(norm_cfg=norm)])

@@ -59,6 +59,19 @@ def test_resume_from_a_named_checkpoint(tmp_path):
     assert [row['step'] for row in log_rows(tmp_path / 'second')] == [5, 6, 7, 8]
 
 
+@pytest.mark.filterwarnings('ignore:No GPU here')
+def test_resume_runs_nothing_that_a_checkpoint_brings(tmp_path):
+    config = write_config(tmp_path)
+    run = ('train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options')
+    run_tool(*run, 'train_cfg.max_epochs=1')
+    checkpoint, mark = load(tmp_path / 'run/epoch_1.pth'), tmp_path / 'executed'
+    # mmengine reads this text as a config file.
+    checkpoint['meta']['config'] = f'import os\nos.mkdir({str(mark)!r})\n'
+    torch.save(checkpoint, tmp_path / 'run/epoch_1.pth')
+    run_tool(*run, 'train_cfg.max_epochs=2', '--resume')
+    assert (tmp_path / 'run/epoch_2.pth').exists() and not mark.exists()
+
+
 def test_resume_without_a_checkpoint_says_where_and_what_to_do(tmp_path):
     config = write_config(tmp_path)
     empty = tmp_path / 'empty'
