@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmdtm.report import Report, build_report
-from mmdtm.report.report import SUMMARY_HEADER
+from mmdtm.report.report import FIRST
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,10 +35,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def show(report: Report, console: Console) -> None:
     """Print the table, then what was left out, then the files."""
     table = Table()
-    for name in SUMMARY_HEADER[:7]:  # the files have the rest
+    for name in FIRST:  # the files have the rest
         table.add_column(name, overflow='fold')
     for run in report.runs:
-        table.add_row(*map(escape, report.summary(run)[:7]))
+        table.add_row(*map(escape, report.summary(run)[: len(FIRST)]))
     console.print(table)
     for problem in report.problems:
         console.print(f'[yellow]{escape(problem)}[/]', highlight=False)

@@ -32,6 +32,8 @@ LABELS = {
     'relative_throughput': 'relative speed',
 }
 DASH = '—'
+FIRST = ['Run', 'Kind', 'Figure', 'Paper', 'Difference', 'Time', 'Status']
+SUMMARY_HEADER = [*FIRST, 'Other figures', 'Settings']
 PICTURE_TYPES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp'}
 MAX_PICTURE_BYTES = 8_000_000
 
@@ -45,8 +47,7 @@ class Report:
         problems: A message for each thing that could not be read.
         paper: Rows of paper.json: table, row, config, metric, figure, source.
         markdown, json, html: The files written; None before that.
-        headlines: Figures that stand for some run, in the columns' order.
-        others: All other figures.
+        metrics: Names of all figures, in the columns' order.
     """
 
     runs: list[Run]
@@ -55,18 +56,14 @@ class Report:
     markdown: Path | None = None
     json: Path | None = None
     html: Path | None = None
-    headlines: list[str] = field(init=False)
-    others: list[str] = field(init=False)
+    metrics: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         order = {kind: i for i, kind in enumerate(KINDS)}
         self.runs.sort(key=lambda r: (order.get(r.kind, len(KINDS)), r.kind, r.name))
         used = {name for run in self.runs for name in run.metrics}
         names = [*HEADLINES, *(name for run in self.runs for name in run.metrics)]
-        names = [name for name in dict.fromkeys(names) if name in used]
-        first = {run.headline for run in self.runs}
-        self.headlines = [name for name in names if name in first]
-        self.others = [name for name in names if name not in first]
+        self.metrics = [name for name in dict.fromkeys(names) if name in used]
 
     def paper_figure(self, run: Run) -> float | None:
         """What the paper prints for the run's headline figure, if that is known."""
@@ -79,54 +76,42 @@ class Report:
         return None
 
     def header(self) -> list[str]:
-        """Names of the table's columns."""
-        headlines = [LABELS.get(name, name) for name in self.headlines]
-        others = [LABELS.get(name, name) for name in self.others]
-        run = ['Run', 'Kind', *headlines, 'Paper', 'Difference', 'Time', 'Status']
-        return [*run, *others, 'Settings']
+        """Names of the table's columns: of FIRST, of each figure, and settings."""
+        return [*FIRST, *(LABELS.get(name, name) for name in self.metrics), 'Settings']
 
     def cells(self, run: Run) -> list[tuple[str, float | str | None]]:
         """A run's row: what to show, and what to sort by (None comes last)."""
         paper = self.paper_figure(run)
         ours = run.metrics.get(run.headline)
-        printed = DASH if paper is None else f'{paper:g}'
         difference = None if paper is None or ours is None else ours - paper
-        signed = DASH if difference is None else f'{difference:+.2f}'
         settings = ', '.join(f'{k} {setting_text(v)}' for k, v in run.settings.items())
-
-        def figures(names):
-            values = [run.metrics.get(name) for name in names]
-            return [(figure_text(value), value) for value in values]
-
+        status = 'finished' if run.finished else run.progress
+        if run.finished is False:
+            status = f'unfinished: {run.progress}'.removesuffix(': ')
         return [
             (run.name, run.name),
             (run.kind, run.kind),
-            *figures(self.headlines),
-            (printed, paper),
-            (signed, difference),
+            (named_figure(run, run.headline), ours),
+            (DASH if paper is None else f'{paper:g}', paper),
+            (DASH if difference is None else f'{difference:+.2f}', difference),
             (time_text(run.seconds), run.seconds),
-            (status_text(run), status_text(run)),
-            *figures(self.others),
+            (status, status),
+            *(
+                (figure_text(run.metrics.get(name)), run.metrics.get(name))
+                for name in self.metrics
+            ),
             (settings or DASH, settings),
         ]
 
     def summary(self, run: Run) -> list[str]:
-        """A run's row where there is no room for a column each (SUMMARY_HEADER)."""
+        """A run's row where there is no room for each figure (SUMMARY_HEADER)."""
         texts = [text for text, _ in self.cells(run)]
-        figures = {
-            name: f'{LABELS.get(name, name)} {figure_text(run.metrics[name])}'
-            for name in [*self.headlines, *self.others]
-            if name in run.metrics
-        }
-        headline = figures.pop(run.headline, DASH)
-        after = 2 + len(self.headlines)  # paper, difference, time, status
-        return [
-            *texts[:2],
-            headline,
-            *texts[after : after + 4],
-            ', '.join(figures.values()) or DASH,
-            texts[-1],
+        others = [
+            named_figure(run, name)
+            for name in self.metrics
+            if name in run.metrics and name != run.headline
         ]
+        return [*texts[: len(FIRST)], ', '.join(others) or DASH, texts[-1]]
 
     def to_markdown(self) -> str:
         """The table, the problems, and the paper's figures."""
@@ -178,6 +163,8 @@ class Report:
         summary = f'{len(self.runs)} runs, {finished} finished'
         if self.problems:
             summary += f', {len(self.problems)} left out'
+        pictures = [(run, *picture) for run in self.runs for picture in run.pictures]
+        several = len({id(run) for run, _, _ in pictures}) > 1
         parts = {
             '<!--SUMMARY-->': html.escape(summary),
             '<!--HEAD-->': ''.join(
@@ -185,9 +172,8 @@ class Report:
             ),
             '<!--ROWS-->': '\n'.join(map(self._html_row, range(len(self.runs)))),
             '<!--PICTURES-->': '\n'.join(
-                _html_picture(file, caption, run.name)
-                for run in self.runs
-                for file, caption in run.pictures
+                _html_picture(file, f'{run.name}: {caption}' if several else caption)
+                for run, file, caption in pictures
             ),
             '<!--PROBLEMS-->': '\n'.join(
                 f'<li>{html.escape(problem)}</li>' for problem in self.problems
@@ -275,11 +261,11 @@ def setting_text(value: float | str) -> str:
     return value if isinstance(value, str) else f'{value:g}'
 
 
-def status_text(run: Run) -> str:
-    """Whether the run is done, and how far it came if not."""
-    if run.finished:
-        return 'finished'
-    return f'unfinished: {run.progress}' if run.finished is False else run.progress
+def named_figure(run: Run, name: str | None) -> str:
+    """A run's figure with its name."""
+    if name is None:
+        return DASH
+    return f'{LABELS.get(name, name)} {figure_text(run.metrics[name])}'
 
 
 def time_text(seconds: float | None) -> str:
@@ -295,17 +281,6 @@ def time_text(seconds: float | None) -> str:
     return f'{hours} h {minutes} min' if hours else f'{minutes} min'
 
 
-SUMMARY_HEADER = (
-    'Run',
-    'Kind',
-    'Figure',
-    'Paper',
-    'Difference',
-    'Time',
-    'Status',
-    'Other figures',
-    'Settings',
-)
 PAPER_HEADER = ('Table', 'Row', 'Figure', 'Printed', 'Where', 'Config')
 
 
@@ -342,9 +317,9 @@ def _html_cell(text: str, value: float | str | None = '') -> str:
     return f'<td{number} data-sort="{sort}">{html.escape(text)}</td>'
 
 
-def _html_picture(file: Path, caption: str, run: str) -> str:
+def _html_picture(file: Path, caption: str) -> str:
     kind = PICTURE_TYPES.get(file.suffix.lower())
-    text = html.escape(f'{run}: {caption}')
+    text = html.escape(caption)
     if kind is None or file.stat().st_size > MAX_PICTURE_BYTES:
         reason = f'{file.name} is no PNG, JPEG or WebP below 8 MB'
         return (

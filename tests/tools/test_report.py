@@ -391,10 +391,14 @@ def test_page_in_a_browser(known, tmp_path, browser):
         .filter(r => !r.hidden).map(r => r.cells[0].textContent)"""
     press = """[...document.querySelectorAll('#runs thead button, .chip')]
         .find(b => b.textContent === {!r}).click();"""
-    browser.run(press.format('top-1 (%)'))
-    assert browser.run(names)[:2] == ['dtm/finetune', 'dtm/cub']
-    browser.run(press.format('top-1 (%)'))
-    assert browser.run(names)[:2] == ['dtm/cub', 'dtm/finetune']
+    browser.run(press.format('Figure'))
+    assert browser.run(names)[:3] == ['dtm_vit-b_300e', 'dtm/finetune', 'dtm/cub']
+    browser.run(press.format('Figure'))
+    assert browser.run(names)[-2:] == ['dtm/finetune', 'dtm_vit-b_300e']
+    browser.run(press.format('Paper'))  # what has none comes last, both ways
+    assert browser.run(names)[:2] == ['dtm_vit-b_300e', 'dtm/finetune']
+    browser.run(press.format('Paper'))
+    assert browser.run(names)[:2] == ['dtm/finetune', 'dtm_vit-b_300e']
     browser.run(press.format('Run'))
     assert browser.run(names)[1:4] == ['DTM features', 'dtm_vit-b_300e', 'dtm/ade20k']
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1
@@ -404,7 +408,7 @@ def test_page_in_a_browser(known, tmp_path, browser):
     heads = """return [...document.querySelectorAll('#runs thead th')]
         .filter(h => !h.hidden).map(h => h.textContent)"""
     assert browser.run(heads) == [
-        'Run', 'Kind', 'images/s', 'Paper', 'Difference', 'Status', 's/step',
+        'Run', 'Kind', 'Figure', 'Paper', 'Difference', 'Status', 's/step',
         'relative speed',
     ]  # fmt: skip
     assert browser.run("return [...document.querySelectorAll('.chart')]"
