@@ -7,11 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils.data import DataLoader
 
-from mmdtm.evaluation.labelled_images import find_images, read_image
+from mmdtm.evaluation.labelled_images import LabelledImages, find_images, read_image
 from mmdtm.evaluation.patch_zero_shot import ZeroShotCLIP
 from mmdtm.morphing import bipartite_matching, merge_schedule
 
@@ -47,7 +49,9 @@ def draw_world(root, each, seed=0):
     return root
 
 
-def test_results_equal_a_loop_over_single_images(run, clip_args, text_args, tmp_path):
+def test_results_equal_a_loop_over_single_images(
+    tool, run, clip_args, text_args, tmp_path
+):
     evaluated = draw_world(tmp_path / 'val', 4, seed=1)
     train = draw_world(tmp_path / 'train', 4, seed=2)
     code, found = run(
@@ -87,6 +91,15 @@ def test_results_equal_a_loop_over_single_images(run, clip_args, text_args, tmp_
 
     zero_shot, right, features, labels = measure(evaluated)
     _, _, train_features, train_labels = measure(train)
+    items = [(path, names.index(path.parent.name)) for path in find_images(evaluated)]
+    loader = DataLoader(
+        LabelledImages(items, clip.transform), 3, collate_fn=LabelledImages.collate
+    )
+    collected = tool.collect(clip, loader, classifier, 5, 7, '', Console(quiet=True))
+    for column, way in enumerate(['image', 'without', 'with']):
+        torch.testing.assert_close(
+            collected.features[way], torch.from_numpy(features[:, column])
+        )
     for column, way in enumerate(['image', 'without', 'with']):
         result = found['results'][way]
         expected = 100 * (zero_shot[:, column] == labels).mean()
