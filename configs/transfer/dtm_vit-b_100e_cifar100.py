@@ -15,9 +15,7 @@ Grid:      python tools/grid_search.py \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 """
 
-_base_ = ['../_base_/transfer_small.py']
-
-data_root = 'data/cifar'
+_base_ = ['./dtm_vit-b_100e_cifar10.py']
 
 num_classes = 100
 
@@ -26,20 +24,7 @@ model = dict(
     head=dict(num_classes=num_classes),
 )
 
-# The images are in memory, so no transform loads them.
-train_pipeline = _base_.train_pipeline[1:]
-test_pipeline = [
-    # All of the 32 x 32 pixels; chosen.
-    dict(type='Resize', scale=224, interpolation='bicubic', backend='pillow'),
-    dict(type='PackInputs'),
-]
-
-train_set = dict(
-    type='OfficialCIFAR100', data_root=data_root, split='train', pipeline=train_pipeline
-)
-val_set = dict(
-    type='OfficialCIFAR100', data_root=data_root, split='test', pipeline=test_pipeline
-)
-train_dataloader = dict(dataset=dict(_delete_=True, **train_set))
-val_dataloader = dict(dataset=dict(_delete_=True, **val_set))
-test_dataloader = dict(dataset=dict(_delete_=True, **val_set))
+files = dict(type='OfficialCIFAR100')
+train_dataloader = dict(dataset=files)
+val_dataloader = dict(dataset=files)
+test_dataloader = dict(dataset=files)

@@ -14,7 +14,7 @@ Grid:      python tools/grid_search.py \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 """
 
-_base_ = ['../finetune/dtm_vit-b_100e_in1k.py']
+_base_ = ['./dtm_vit-b_100e_inat2018.py']
 
 data_root = 'data/inat2019'
 
@@ -25,18 +25,7 @@ model = dict(
     head=dict(num_classes=num_classes),
 )
 
-train_set = dict(
-    type='INaturalist',
-    data_root=data_root,
-    ann_file='train2019.json',
-    pipeline=_base_.train_pipeline,
-)
-val_set = dict(
-    type='INaturalist',
-    data_root=data_root,
-    ann_file='val2019.json',
-    pipeline=_base_.test_pipeline,
-)
-train_dataloader = dict(dataset=dict(_delete_=True, **train_set))
-val_dataloader = dict(dataset=dict(_delete_=True, **val_set))
-test_dataloader = dict(dataset=dict(_delete_=True, **val_set))
+val_set = dict(data_root=data_root, ann_file='val2019.json')
+train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='train2019.json'))
+val_dataloader = dict(dataset=val_set)
+test_dataloader = dict(dataset=val_set)

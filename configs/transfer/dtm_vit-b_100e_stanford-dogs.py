@@ -15,9 +15,7 @@ Grid:      python tools/grid_search.py \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 """
 
-_base_ = ['../_base_/transfer_small.py']
-
-data_root = 'data/stanford_dogs'
+_base_ = ['./dtm_vit-b_100e_cub200.py']
 
 num_classes = 120
 
@@ -26,18 +24,7 @@ model = dict(
     head=dict(num_classes=num_classes),
 )
 
-train_set = dict(
-    type='StanfordDogs',
-    data_root=data_root,
-    split='train',
-    pipeline=_base_.train_pipeline,
-)
-val_set = dict(
-    type='StanfordDogs',
-    data_root=data_root,
-    split='test',
-    pipeline=_base_.test_pipeline,
-)
-train_dataloader = dict(dataset=dict(_delete_=True, **train_set))
-val_dataloader = dict(dataset=dict(_delete_=True, **val_set))
-test_dataloader = dict(dataset=dict(_delete_=True, **val_set))
+files = dict(type='StanfordDogs', data_root='data/stanford_dogs')
+train_dataloader = dict(dataset=files)
+val_dataloader = dict(dataset=files)
+test_dataloader = dict(dataset=files)
