@@ -43,6 +43,7 @@ model = dict(
         with_bias=True,
         with_last_bn=False,
         with_avg_pool=False,
+        norm_cfg=dict(type='BN1d'),
     ),
     head=dict(
         type='LatentPredictHead',
@@ -55,10 +56,13 @@ model = dict(
             with_bias=True,
             with_last_bn=False,
             with_avg_pool=False,
+            norm_cfg=dict(type='BN1d'),
         ),
         loss=dict(type='CosineSimilarityLoss'),
     ),
 )
+
+sync_bn = 'torch'  # statistics of the whole batch, over all GPUs
 
 # The two views of BYOL: the first always blurred, the second solarised at times.
 view_1 = [
