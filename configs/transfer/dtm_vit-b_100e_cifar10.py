@@ -38,7 +38,11 @@ train_set = dict(
     type='OfficialCIFAR10', data_root=data_root, split='train', pipeline=train_pipeline
 )
 val_set = dict(
-    type='OfficialCIFAR10', data_root=data_root, split='test', pipeline=test_pipeline
+    type='OfficialCIFAR10',
+    data_root=data_root,
+    split='test',
+    pipeline=test_pipeline,
+    test_mode=True,  # a damaged image is an error, not skipped
 )
 train_dataloader = dict(dataset=dict(_delete_=True, **train_set))
 val_dataloader = dict(dataset=dict(_delete_=True, **val_set))

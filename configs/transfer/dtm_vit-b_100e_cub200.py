@@ -37,6 +37,7 @@ val_set = dict(
     data_root=data_root,
     split='test',
     pipeline=_base_.test_pipeline,
+    test_mode=True,  # a damaged image is an error, not skipped
 )
 train_dataloader = dict(dataset=dict(_delete_=True, **train_set))
 val_dataloader = dict(dataset=dict(_delete_=True, **val_set))
