@@ -44,10 +44,10 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(end=1)
-param_scheduler[1].update(begin=1, end=8, T_max=7)
-train_cfg = dict(max_epochs=8)
+param_scheduler[1].update(begin=1, end=6, T_max=5)
+train_cfg = dict(max_epochs=6)
 auto_scale_lr = dict(base_batch_size=64)
 
 default_hooks = dict(
-    logger=dict(interval=5), checkpoint=dict(interval=4, max_keep_ckpts=1)
+    logger=dict(interval=5), checkpoint=dict(interval=6, max_keep_ckpts=1)
 )

@@ -14,12 +14,12 @@ _base_ = ['../segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py']
 # Shapes, then grounds; label 0 of the files is ignored, as ADE20K's.
 classes = (
     'arrow', 'circle', 'cross', 'flower', 'heart', 'moon', 'ring', 'square', 'star',
-    'triangle', 'brick', 'grass', 'night', 'sand', 'water', 'wood',
+    'triangle', 'brick', 'grass', 'sand', 'snow', 'water', 'wood',
 )  # fmt: skip
 palette = [
     [51, 34, 136], [136, 204, 238], [68, 170, 153], [17, 119, 51], [204, 102, 119],
     [221, 204, 119], [170, 68, 153], [136, 34, 85], [153, 153, 51], [30, 30, 30],
-    [236, 214, 206], [214, 232, 206], [190, 190, 210], [244, 236, 214],
+    [236, 214, 206], [214, 232, 206], [244, 236, 214], [224, 226, 236],
     [206, 222, 238], [226, 214, 198],
 ]  # fmt: skip
 

@@ -50,16 +50,16 @@ SHAPES = (
     'star',
     'triangle',
 )
-GROUNDS = ('brick', 'grass', 'night', 'sand', 'water', 'wood')
+GROUNDS = ('brick', 'grass', 'sand', 'snow', 'water', 'wood')
 TEXTURES = ('plain', 'striped', 'dotted', 'checked', 'speckled')
 COLOURS = {
-    'black': (38, 38, 42),
-    'blue': (42, 92, 206),
-    'green': (36, 150, 62),
+    'blue': (58, 106, 220),
+    'cyan': (84, 212, 218),
+    'green': (52, 172, 76),
     'orange': (240, 134, 24),
     'pink': (244, 130, 180),
-    'purple': (130, 56, 170),
-    'red': (206, 38, 42),
+    'purple': (150, 80, 196),
+    'red': (222, 56, 56),
     'white': (238, 238, 234),
     'yellow': (246, 214, 40),
 }
@@ -79,12 +79,13 @@ SEG_PALETTE = (
     (30, 30, 30),
     (236, 214, 206),
     (214, 232, 206),
-    (190, 190, 210),
     (244, 236, 214),
+    (224, 226, 236),
     (206, 222, 238),
     (226, 214, 198),
 )
 IGNORED = 0  # in the label maps
+RIM_TONE = (40, 36, 44)
 EDGE = 0.75  # pixels on either side of an outline that are ignored
 SPLITS = {'train': ('training', 0), 'val': ('validation', 1)}
 
@@ -218,12 +219,12 @@ def _ground(rng, name: str, size: int) -> np.ndarray:
     """The ground as float32 RGB, (size, size, 3), 0 to 255."""
     y, x = np.mgrid[0:size, 0:size].astype('f4')
     tones = dict(
-        brick=((176, 104, 84), (206, 176, 160)),
-        grass=((96, 152, 70), (66, 120, 52)),
-        night=((26, 30, 66), (52, 48, 100)),
+        brick=((196, 132, 112), (216, 190, 176)),
+        grass=((128, 180, 96), (100, 154, 78)),
         sand=((228, 204, 156), (206, 178, 130)),
-        water=((84, 158, 204), (134, 194, 222)),
-        wood=((160, 116, 76), (128, 90, 56)),
+        snow=((240, 243, 247), (204, 216, 230)),
+        water=((112, 180, 220), (152, 206, 232)),
+        wood=((190, 148, 104), (162, 120, 82)),
     )
     if name == 'brick':
         width, height = rng.uniform(15, 20), rng.uniform(7, 9)
@@ -236,14 +237,14 @@ def _ground(rng, name: str, size: int) -> np.ndarray:
         share[joint] = 1
     elif name == 'grass':
         share = 0.5 + 0.55 * _smooth_noise(rng, size, 6, 1.2)
-    elif name == 'night':
-        share = 0.5 + 0.4 * _smooth_noise(rng, size, 24, 24)
     elif name == 'sand':
         share = (
             0.45
             + 0.3 * _smooth_noise(rng, size, 1.0, 1.0)
             + 0.25 * _smooth_noise(rng, size, 12, 20)
         )
+    elif name == 'snow':
+        share = 0.35 + 0.35 * _smooth_noise(rng, size, 10, 24)
     elif name == 'water':
         wave = 2.5 * np.sin(x / rng.uniform(7, 10) + rng.uniform(0, 6))
         wave = wave + 3 * _smooth_noise(rng, size, 16, 16)
@@ -255,9 +256,6 @@ def _ground(rng, name: str, size: int) -> np.ndarray:
         share = 0.5 + 0.4 * grain
     first, second = (np.array(tone, 'f4') for tone in tones[name])
     picture = first + np.clip(share, 0, 1)[..., None] * (second - first)
-    if name == 'night':
-        stars = _window(rng, size, size) > 2.5
-        picture[stars] = (170, 166, 150)
     return picture
 
 
@@ -302,7 +300,7 @@ def compose(rng, shape: str) -> dict:
     hidden = dict(
         grass='green',
         water='blue',
-        night='black',
+        snow='white',
         sand='yellow',
         brick='red',
         wood='orange',
@@ -330,14 +328,12 @@ def relation(first: dict, second: dict) -> str:
 
 def describe(scene: dict) -> list[str]:
     """Captions of a scene, the fullest first; all of them true."""
-    main, *rest = scene['objects']
+    main, *rest = scene['objects'][:3]  # two small ones make a long enough sentence
+    short = [f'a large {main["shape"]}']
+    short += [f'a small {item["shape"]}' for item in rest]
     full = [
-        f'a {size} {item["colour"]} {item["texture"]} {item["shape"]}'
-        for size, item in zip(_sizes(scene), scene['objects'], strict=True)
-    ]
-    short = [
-        f'a {size} {item["shape"]}'
-        for size, item in zip(_sizes(scene), scene['objects'], strict=True)
+        name.replace(item['shape'], '{colour} {texture} {shape}'.format(**item))
+        for name, item in zip(short, [main, *rest], strict=True)
     ]
     ground = f'on {scene["ground"]}'
 
@@ -347,18 +343,13 @@ def describe(scene: dict) -> list[str]:
             for item, name in zip(rest, names[1:], strict=True)
         )
 
-    captions = [f'a picture of {short[0]}', f'{full[0]} {ground}']
-    if rest:
-        captions += [
-            f'{full[1]} {relation(rest[0], main)} {full[0]} {ground}',
-            f'{short[0]} {places(short)}',
-            f'{full[0]} {places(full)} {ground}',
-        ]
-    return captions[::-1]
-
-
-def _sizes(scene: dict) -> list[str]:
-    return ['large'] + ['small'] * (len(scene['objects']) - 1)
+    return [
+        f'{full[0]} {places(full)} {ground}',
+        f'{short[0]} {places(short)}',
+        f'{full[1]} {relation(rest[0], main)} {full[0]} {ground}',
+        f'{full[0]} {ground}',
+        f'a picture of {short[0]}',
+    ]
 
 
 def render(rng, scene: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -393,7 +384,7 @@ def render(rng, scene: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
         )
         dx, dy = x[box] - cx, y[box] - cy
         shadow = np.clip(0.5 - distance(dx - 1.5, dy - 2.0) / 4, 0, 1)
-        region = picture[box] * (1 - 0.45 * shadow[..., None])
+        region = picture[box] * (1 - 0.3 * shadow[..., None])
         inside = distance(dx, dy)
         cover = np.clip(0.5 - inside, 0, 1)[..., None]
         base = np.array(COLOURS[item['colour']], 'f4') + rng.normal(0, 7, 3)
@@ -402,8 +393,8 @@ def render(rng, scene: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
         tone = _texture(rng, item['texture'], x, y)[box][..., None]
         fill = base + tone * (second - base)
         # A dark rim, so that a shape shows on any ground.
-        rim = np.clip(2.2 + inside, 0, 1)[..., None]
-        fill = fill + 0.75 * rim * (0.25 * base - fill)
+        rim = np.clip(1.1 + 0.05 * radius + inside, 0, 1)[..., None]
+        fill = fill + rim * (np.array(RIM_TONE, 'f4') - fill)
         picture[box] = region + cover * (fill - region)
         part = labels[box]
         part[inside < 0] = 1 + SEG_CLASSES.index(item['shape'])
