@@ -6,7 +6,12 @@ from mmengine import dump
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
-from mmdtm.engine.launch import argument_parser, build_runner, load_config
+from mmdtm.engine.launch import (
+    argument_parser,
+    build_runner,
+    leave_processes,
+    load_config,
+)
 
 
 def parse_args():
@@ -80,6 +85,7 @@ def main() -> None:
     metrics = runner.test()
     if args.out and args.out.endswith('.json') and is_main_process():
         dump(metrics, args.out)
+    leave_processes()
 
 
 if __name__ == '__main__':

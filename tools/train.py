@@ -6,6 +6,7 @@ from mmdtm.engine.launch import (
     argument_parser,
     build_runner,
     find_checkpoint,
+    leave_processes,
     load_config,
 )
 from mmdtm.smoke import shrink
@@ -69,6 +70,7 @@ def main() -> None:
     if args.smoke:
         shrink(cfg, Path(cfg.work_dir) / 'made_data')
     build_runner(cfg).train()
+    leave_processes()
 
 
 if __name__ == '__main__':

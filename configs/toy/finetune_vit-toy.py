@@ -25,6 +25,7 @@ model = dict(
         ),
         img_size=64,
         patch_size=8,
+        layer_scale_init_value=1.0,
         drop_path_rate=0.0,
     ),
     head=dict(

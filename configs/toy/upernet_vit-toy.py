@@ -36,6 +36,7 @@ model = dict(
         ),
         img_size=96,
         patch_size=8,
+        layer_scale_init_value=1.0,
         drop_path_rate=0.0,
         out_indices=[0, 1, 2, 3],
     ),

@@ -5,6 +5,7 @@ import os
 import warnings
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
@@ -55,6 +56,16 @@ def build_runner(cfg: Config) -> Runner:
     """Builds the config's runner for this machine, see :func:`fit_to_device`."""
     fit_to_device(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def leave_processes() -> None:
+    """Ends a finished run's part in a process group.
+
+    Threads of gloo that are still there when the interpreter exits can abort it,
+    and torchrun then reports a finished run as failed.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def fit_to_device(cfg: Config) -> None:

@@ -69,7 +69,7 @@ def teacher(world, tmp_path_factory):
     """A tiny CLIP of a few steps, saved; its folder, the model and its losses."""
     folder = tmp_path_factory.mktemp('clip')
     model, _, losses = clip.train(
-        world, 30, batch_size=20, lr=3e-3, model_config=TINY, log_every=10
+        world, 150, batch_size=20, lr=3e-3, model_config=TINY, log_every=10
     )
     clip.save(model, TINY, folder, dict(losses=losses))
     return folder, model, losses
@@ -207,7 +207,7 @@ def test_captions_tell_where_things_are():
         assert captions[-1] == f'a picture of a large {main["shape"]}'
         full = captions[0]
         assert full.endswith(f' on {scene["ground"]}')
-        for item in scene['objects']:
+        for item in scene['objects'][:3]:  # as many as a sentence takes
             assert f'{item["colour"]} {item["texture"]} {item["shape"]}' in full
         first = rest[0]
         if names.count(first['shape']) > 1:
@@ -244,8 +244,9 @@ def test_captions_fit_the_text_tower(world):
 
 def test_clip_learns(teacher):
     _, _, losses = teacher
-    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
-    assert np.mean(losses[-5:]) < np.log(20) - 0.2  # better than guessing
+    # Each batch reads one kind of caption, and some kinds tell less than others.
+    assert np.mean(losses[-20:]) < 0.85 * np.mean(losses[:20])
+    assert np.mean(losses[-20:]) < np.log(20) - 0.2  # better than guessing
 
 
 def test_zero_shot_counts_what_open_clip_predicts(world, teacher):
