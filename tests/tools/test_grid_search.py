@@ -52,7 +52,11 @@ seed = int(options.get('randomness.seed', 0))
 with (here / 'attempts.txt').open('a') as file:
     begun = 'resumed' if args.resume else 'new'
     print(args.work_dir.name, begun, time.time(), file=file)
-vis = args.work_dir / time.strftime('%Y%m%d_%H%M%S') / 'vis_data'
+def start():  # a folder named by the second, as mmengine's are
+    return args.work_dir / time.strftime('%Y%m%d_%H%M%S') / 'vis_data'
+while start().is_dir():
+    time.sleep(0.05)
+vis = start()
 vis.mkdir(parents=True)
 (args.work_dir / 'c.py').write_text('train_cfg = dict(max_epochs=2)')
 def write(**row):

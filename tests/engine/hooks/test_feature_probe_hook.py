@@ -65,6 +65,9 @@ def pretrain(root, work_dir, hooks: list) -> torch.nn.Module:
         dict(
             default_scope='mmpretrain',
             work_dir=str(work_dir),
+            # mmengine keeps one visualizer for a name; by default the name is the
+            # second of the start, which two quick runs share.
+            experiment_name=work_dir.name,
             launcher='none',
             randomness=dict(seed=0),
             model=dict(
