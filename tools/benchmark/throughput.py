@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -146,6 +147,8 @@ def summarise(contenders: list[Contender], batch_size: int) -> list[dict]:
 def main() -> None:
     """Measure and print."""
     args = parse_args()
+    # Building a model logs a line for each of its tensors.
+    MMLogger.get_instance('mmdtm', log_level='WARNING')
     contenders = [Contender(path, args) for path in args.configs]
     measure(contenders, args.warmup, args.steps)
     rows = summarise(contenders, args.batch_size)

@@ -106,7 +106,7 @@ class Plan:
                 'clip', 'small CLIP',
                 [PYTHON, script, '--data', args.data, '--out', clip, '--seed',
                  self.seed, *(['--steps', 10] if args.quick else [])],
-                150, needs=['data'], files=[script], makes=[clip / 'metrics.json'],
+                120, needs=['data'], files=[script], makes=[clip / 'metrics.json'],
                 all_cores=True,
             )
         ]  # fmt: skip
@@ -137,15 +137,15 @@ class Plan:
             command += ['--data-root', args.data, '--seed', self.seed, '--out', out]
             result.append(
                 self.stage(
-                    f'{start}-probe', f'probe and k-NN, {STARTS[start]}', command, 25,
+                    f'{start}-probe', f'probe and k-NN, {STARTS[start]}', command, 15,
                     needs=['data'] if checkpoint is None else [start],
                     files=[FINETUNE], makes=[out],
                 )
             )  # fmt: skip
 
         for task, title, config, seconds in (
-            ('finetune', 'fine-tuning', FINETUNE, 60),
-            ('segment', 'segmentation', SEGMENT, 60),
+            ('finetune', 'fine-tuning', FINETUNE, 75),
+            ('segment', 'segmentation', SEGMENT, 80),
         ):
             for start, checkpoint in checkpoints.items():
                 options = {
