@@ -84,6 +84,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'time, but the run is then not quite that of an unbroken search',
     )
     parser.add_argument(
+        '--force',
+        action='store_true',
+        help='repeat finished runs, too, and forget what the folder holds',
+    )
+    parser.add_argument(
         '--dry-run', action='store_true', help='print the commands and end'
     )
     parser.add_argument(
@@ -243,7 +248,8 @@ def main(argv: list[str] | None = None) -> int:
             print_commands(search)
             return 0
         with locked(search.work_dir) as lock:
-            search.recall()
+            if not args.force:
+                search.recall()
             train(search, lock, console)
             conclude(search, console)
     except (FileNotFoundError, ValueError, BlockingIOError) as error:

@@ -254,6 +254,10 @@ def test_another_config_is_refused(stub, search):
     status, _, err = search('--cfg-options', 'train_cfg.max_epochs=3', lr='0.1')
     assert status == 1 and 'Name another folder' in err
     assert len(attempts(stub, 'new')) == 1
+    # Unless what is there may go.
+    status, *_ = search('--force', '--cfg-options', 'train_cfg.max_epochs=3', lr='0.1')
+    assert status == 0
+    assert len(attempts(stub, 'new')) == 2
     state = stub / 'search/grid_search.json'
     state.write_text(state.read_text()[:50])
     status, _, err = search(lr='0.1')

@@ -439,7 +439,7 @@ def test_quickstart_plans_every_start_alike(tmp_path):
     args = quickstart.parse_args(['--work-dir', str(tmp_path), '--seeds', '2'])
     plans = [quickstart.Plan(args, seed) for seed in (0, 1)]
     todo = [quickstart.data_stage(args)] + [s for p in plans for s in p.stages()]
-    todo.append(quickstart.picture_stage(args, plans[0], [s.name for s in todo]))
+    todo += quickstart.closing_stages(plans[0])
     stages.Stages(todo, tmp_path, ROOT, Console(file=sys.stderr))  # needs fit
     by_name = {stage.name: list(stage.command) for stage in todo}
     # DTM's and the baseline's commands differ in the config and the folder alone.
@@ -465,20 +465,28 @@ def test_table_of_several_seeds(tmp_path):
             seed=seed,
             clip_zero_shot_top1=80.0,
             starts={
-                'random': dict.fromkeys(quickstart.FIGURES, 0.0),
-                'token-wise': dict.fromkeys(quickstart.FIGURES, row[0]),
-                'dtm': dict.fromkeys(quickstart.FIGURES, row[1]),
+                'random': dict.fromkeys(quickstart.START_FIGURES, 0.0),
+                'token-wise': dict.fromkeys(quickstart.START_FIGURES, row[0]),
+                'dtm': dict.fromkeys(quickstart.START_FIGURES, row[1]),
+            },
+            patches={
+                'without': dict.fromkeys(quickstart.PATCH_FIGURES, row[0]),
+                'with': dict.fromkeys(quickstart.PATCH_FIGURES, row[1]),
+                'image': dict(zero_shot=row[0]),
             },
         )
         for seed, row in enumerate(values)
     ]
-    summary = quickstart.summarise(tables)
+    summary = quickstart.summarise(tables, 'starts')
     mean, std = summary['dtm']['mIoU']
     assert mean == pytest.approx(values[:, 1].mean())
     assert std == pytest.approx(values[:, 1].std(ddof=1))
     args = quickstart.parse_args(['--work-dir', str(tmp_path), '--seeds', '3'])
     quickstart.write_results(args, tables)
-    assert '| DTM | 61.7 ± 1.5 |' in (tmp_path / 'results.md').read_text()
+    text = (tmp_path / 'results.md').read_text()
+    assert '| DTM | 61.7 ± 1.5 |' in text
+    assert '| patches, morphed | 61.7 ± 1.5 |' in text
+    assert "| CLIP's image feature | 52.0 ± 2.6 | – | – |" in text
     assert json.loads((tmp_path / 'results.json').read_text())['figures'] == tables
 
 

@@ -318,6 +318,8 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
             console.print(f'no linear probe: {error}', style='yellow', markup=False)
             probed = None
     return dict(
+        kind='patch ensemble',  # rows for tools/report.py
+        rows=report_rows(args.model, results),
         data=str(args.data),
         train=str(args.train) if train else None,
         model=args.model,
@@ -333,6 +335,23 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
         unknown_folders=unknown,
         results=results,
     )
+
+
+def report_rows(model: str, results: dict) -> list[dict]:
+    """The results as docs/report.md has them, a row for each of ``WAYS``."""
+    keys = {
+        'zero_shot': 'zero-shot top-1 (%)',
+        'right_patches': 'right patches (%)',
+        'linear_probe': 'linear_top1',
+    }
+    return [
+        dict(
+            name=f'{model}: {title}',
+            config='',
+            metrics={keys[key]: value for key, value in results[way].items()},
+        )
+        for way, title in WAYS.items()
+    ]
 
 
 def show(found: dict, console: Console) -> None:

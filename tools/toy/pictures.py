@@ -28,25 +28,21 @@ STYLES = dict(zip(STARTS, ('-', '--', ':'), strict=True))  # apart without colou
 
 
 def draw_curves(run: Path, out: Path) -> None:
-    """Losses of pre-training, and what the starts come to downstream."""
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained')
-    for panel, task, split, key, axes, title in (
-        (panels[0], 'pretrain', 'train', 'loss', ('epoch', 'loss'), 'Pre-training'),
-        (panels[1], 'finetune', 'val', 'accuracy/top1', ('epoch', 'top-1 (%)'),
-         'Fine-tuning, validation'),
-        (panels[2], 'segment', 'train', 'decode.loss_ce', ('iteration', 'loss'),
-         'Segmentation, training'),
-    ):  # fmt: skip
+    """Losses of pre-training and of segmentation."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout='constrained')
+    for panel, task, key, unit, title in (
+        (panels[0], 'pretrain', 'loss', 'epoch', 'Pre-training'),
+        (panels[1], 'segment', 'decode.loss_ce', 'iteration', 'Segmentation, training'),
+    ):
         for start, name in STARTS.items():
             if task == 'pretrain' and start == 'random':
                 continue
             log = read_training_log(run / f'{start}_{task}')
-            x, y = log.series(split, key)
+            x, y = log.series('train', key)
             panel.plot(
-                x, y, STYLES[start], color=COLOURS[start], label=name, linewidth=1.8,
-                marker='o' if split == 'val' else None,
-            )  # fmt: skip
-        panel.set(xlabel=axes[0], ylabel=axes[1], title=title)
+                x, y, STYLES[start], color=COLOURS[start], label=name, linewidth=1.8
+            )
+        panel.set(xlabel=unit, ylabel='loss', title=title)
         panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
         panel.legend(frameon=False)

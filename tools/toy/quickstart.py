@@ -2,10 +2,11 @@
 
 Draws scenes, trains a small CLIP on their captions, pre-trains a small ViT
 against it with DTM and with the token-wise baseline, and measures both beside a
-random start: linear probe, k-NN, fine-tuning, and segmentation with UperNet.
+random start: linear probe, k-NN, fine-tuning, and segmentation with UperNet. Then
+it looks at the CLIP's patches with and without morphing, and searches a small grid.
 Every part is the one that trains the big models, in configs/toy/. Writes
-work_dirs/quickstart/: the table as results.md and results.json, loss_curves.png,
-morphing.png, segmentation.png, and the report of all its runs.
+work_dirs/quickstart/: the tables as results.md and results.json, loss_curves.png,
+morphing.png, segmentation.png and others, and the report of all its runs.
 
     make quickstart
     .venv/bin/python tools/toy/quickstart.py --seeds 3
@@ -20,257 +21,136 @@ import sys
 import time
 from pathlib import Path
 
-from mmengine.config import Config
+from plan import PICTURES, PRETRAIN, ROOT, STARTS, Plan, closing_stages, data_stage
 from rich.console import Console
 from rich.table import Table
-from stages import Stage, StageError, Stages, clock
+from stages import StageError, Stages, clock
 
 from mmdtm.report import build_report, write_result
+from mmdtm.training_log import read_training_log
 
-ROOT = Path(__file__).resolve().parents[2]
-TOY, TOOLS, CONFIGS = ROOT / 'tools/toy', ROOT / 'tools', ROOT / 'configs/toy'
-PYTHON = sys.executable
-
-# What is compared, in the order of the table, and how it is pre-trained.
-STARTS = {'random': 'random start', 'token-wise': 'token-wise', 'dtm': 'DTM'}
-PRETRAIN = {name: CONFIGS / f'{name}_vit-toy.py' for name in ('dtm', 'token-wise')}
-FINETUNE, SEGMENT = CONFIGS / 'finetune_vit-toy.py', CONFIGS / 'upernet_vit-toy.py'
-
-FIGURES = {
+START_FIGURES = {
     'linear_top1': 'linear probe\ntop-1 (%)',
     'knn_top1': 'k-NN\ntop-1 (%)',
     'finetune_top1': 'fine-tuned\ntop-1 (%)',
     'mIoU': 'UperNet\nmIoU (%)',
-    'pretrain_seconds': 'pre-training\n(s)',
+    'pretrain_seconds': 'pre-train.\n(s)',
 }
 
-PICTURES = {
-    'loss_curves.png': 'Pre-training losses',
-    'morphing.png': 'Images, their block masks and their morphed groups',
-    'segmentation.png': 'Scenes, the truth and the predicted masks',
+PATCHES = {
+    'without': 'patches',
+    'with': 'patches, morphed',
+    'image': "CLIP's image feature",
+}
+PATCH_FIGURES = {
+    'zero_shot': 'zero-shot\ntop-1 (%)',
+    'right_patches': 'right\npatches (%)',
+    'linear_probe': 'linear probe\ntop-1 (%)',
 }
 
+# The rows and columns of a table, by where a seed's figures have it.
+TABLES = {'starts': (STARTS, START_FIGURES), 'patches': (PATCHES, PATCH_FIGURES)}
 
-class Plan:
-    """The stages of one seed.
 
-    Args:
-        args: The command line.
-        seed: Of the CLIP, the pre-training and everything after it.
-    """
-
-    def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.args, self.seed = args, seed
-        self.folder = args.work_dir / f'seed{seed}'
-        self.suffix = f', seed {seed}' if args.seeds > 1 else ''
-
-    def name(self, stage: str) -> str:
-        return f'seed{self.seed}-{stage}'
-
-    def stage(self, name: str, title: str, command: list, seconds: float, **kwargs):
-        kwargs['needs'] = [self.name(n) if n != 'data' else n for n in kwargs['needs']]
-        return Stage(
-            self.name(name), title + self.suffix, list(map(str, command)), seconds,
-            **kwargs,
-        )  # fmt: skip
-
-    def train(self, config: Path, work_dir: Path, options: dict, processes: int):
-        """Command line and last checkpoint of a training run."""
-        length = Config.fromfile(config, import_custom_modules=False).train_cfg
-        unit, most = (
-            ('epoch', length.max_epochs)
-            if 'max_epochs' in length
-            else ('iter', length.max_iters)
-        )
-        if self.args.quick:
-            most = 1 if unit == 'epoch' else 10
-            options = {f'train_cfg.max_{unit}s': most, **options}
-            if unit == 'iter':
-                options['train_cfg.val_interval'] = most
-                options['default_hooks.checkpoint.interval'] = most
-        launch = (
-            [TOOLS / 'dist_train.sh', config, processes]
-            if processes > 1
-            else [PYTHON, TOOLS / 'train.py', config]
-        )
-        options = {'randomness.seed': self.seed, **options}
-        command = [*launch, '--work-dir', work_dir, '--cfg-options']
-        command += [f'{key}={value}' for key, value in options.items()]
-        return command, work_dir / f'{unit}_{most}.pth'
-
-    def stages(self) -> list[Stage]:
-        args, clip = self.args, self.folder / 'clip'
-        script = TOY / 'train_clip.py'
-        result = [
-            self.stage(
-                'clip', 'small CLIP',
-                [PYTHON, script, '--data', args.data, '--out', clip, '--seed',
-                 self.seed, *(['--steps', 10] if args.quick else [])],
-                120, needs=['data'], files=[script], makes=[clip / 'metrics.json'],
-                all_cores=True,
-            )
-        ]  # fmt: skip
-
-        checkpoints = {'random': None}
-        for start, config in PRETRAIN.items():
-            options = {
-                'train_dataloader.dataset.data_root': args.data,
-                'model.target_generator.pretrained': clip / 'toy.safetensors',
-                'model.target_generator.model_config': clip / 'toy.json',
-            }
-            command, checkpoint = self.train(
-                config, self.folder / f'{start}_pretrain', options, processes=2
-            )
-            checkpoints[start] = checkpoint
-            result.append(
-                self.stage(
-                    start, f'pre-training, {STARTS[start]}', command, 100,
-                    needs=['clip'], files=[config, PRETRAIN['dtm']],
-                    makes=[checkpoint], all_cores=True,
-                )
-            )  # fmt: skip
-
-        for start, checkpoint in checkpoints.items():
-            out = self.folder / f'{start}_probe.json'
-            command = [PYTHON, TOOLS / 'evaluate_features.py', FINETUNE]
-            command += [] if checkpoint is None else [checkpoint]
-            command += ['--data-root', args.data, '--seed', self.seed, '--out', out]
-            result.append(
-                self.stage(
-                    f'{start}-probe', f'probe and k-NN, {STARTS[start]}', command, 15,
-                    needs=['data'] if checkpoint is None else [start],
-                    files=[FINETUNE], makes=[out],
-                )
-            )  # fmt: skip
-
-        for task, title, config, seconds in (
-            ('finetune', 'fine-tuning', FINETUNE, 75),
-            ('segment', 'segmentation', SEGMENT, 80),
+def figures_of(plan: Plan, stages: Stages) -> dict:
+    """The tables of a seed, from what its stages wrote."""
+    clip = json.loads((plan.clip / 'metrics.json').read_text())
+    patches = json.loads((plan.folder / 'patches.json').read_text())
+    rows = {}
+    for start in STARTS:
+        row = json.loads((plan.folder / f'{start}_probe.json').read_text())
+        row = {key: row[key] for key in ('linear_top1', 'knn_top1')}
+        for key, task, metric in (
+            ('finetune_top1', 'finetune', 'accuracy/top1'),
+            ('mIoU', 'segment', 'mIoU'),
         ):
-            for start, checkpoint in checkpoints.items():
-                options = {
-                    f'{split}_dataloader.dataset.data_root': args.data
-                    for split in ('train', 'val', 'test')
-                }
-                if checkpoint is None:
-                    options['model.backbone.init_cfg'] = None
-                else:
-                    options['model.backbone.init_cfg.checkpoint'] = checkpoint
-                command, last = self.train(
-                    config, self.folder / f'{start}_{task}', options, processes=1
-                )
-                result.append(
-                    self.stage(
-                        f'{start}-{task}', f'{title}, {STARTS[start]}', command,
-                        seconds, needs=['data'] if checkpoint is None else [start],
-                        files=[config], makes=[last],
-                    )
-                )  # fmt: skip
-        return result
-
-    def figures(self, stages: Stages) -> dict:
-        """The table of this seed, from what the stages wrote."""
-        from mmdtm.training_log import read_training_log
-
-        clip = json.loads((self.folder / 'clip/metrics.json').read_text())
-        rows = {}
-        for start in STARTS:
-            row = json.loads((self.folder / f'{start}_probe.json').read_text())
-            row = {key: row[key] for key in ('linear_top1', 'knn_top1')}
-            for key, task, metric in (
-                ('finetune_top1', 'finetune', 'accuracy/top1'),
-                ('mIoU', 'segment', 'mIoU'),
-            ):
-                log = read_training_log(self.folder / f'{start}_{task}')
-                row[key] = log.val[-1][metric]
-            row['pretrain_seconds'] = (
-                stages.seconds(self.name(start)) if start in PRETRAIN else 0.0
-            )
-            rows[start] = row
-        return dict(
-            seed=self.seed, clip_zero_shot_top1=clip['zero_shot_top1'], starts=rows
-        )
+            log = read_training_log(plan.folder / f'{start}_{task}')
+            row[key] = log.val[-1][metric]
+        if start in PRETRAIN:
+            row['pretrain_seconds'] = stages.seconds(plan.name(start))
+        rows[start] = row
+    return dict(
+        seed=plan.seed,
+        clip_zero_shot_top1=clip['zero_shot_top1'],
+        starts=rows,
+        patches=patches['results'],
+    )
 
 
-def data_stage(args: argparse.Namespace) -> Stage:
-    script = TOY / 'draw_scenes.py'
-    command = [PYTHON, str(script), '--out', str(args.data), '--force']
-    if args.quick:
-        command += ['--num-train', '256', '--num-val', '64']
-    return Stage(
-        'data', 'drawing the scenes', command, 12, files=[script],
-        makes=[args.data / 'meta.json'], all_cores=True,
-    )  # fmt: skip
-
-
-def picture_stage(args: argparse.Namespace, plan: Plan, needs: list[str]) -> Stage:
-    script = TOY / 'pictures.py'
-    command = [PYTHON, script, plan.folder, '--data', args.data, '--out', args.work_dir]
-    return Stage(
-        'pictures', 'pictures', list(map(str, command)), 15, needs=needs,
-        files=[script], makes=[args.work_dir / name for name in PICTURES],
-    )  # fmt: skip
-
-
-def summarise(tables: list[dict]) -> dict:
+def summarise(seeds: list[dict], part: str) -> dict:
     """Mean and, of several seeds, standard deviation of each figure.
 
+    Args:
+        seeds: What ``figures_of`` gives, for each seed.
+        part: Of ``TABLES``.
+
     Returns:
-        ``{start: {figure: (mean, std or None)}}``.
+        ``{row: {figure: (mean, std or None)}}``; a figure that a row does not have
+        is left out.
     """
-    summary = {}
-    for start in STARTS:
-        summary[start] = {}
-        for key in FIGURES:
-            values = [table['starts'][start][key] for table in tables]
-            std = statistics.stdev(values) if len(values) > 1 else None
-            summary[start][key] = (statistics.fmean(values), std)
+    rows, figures = TABLES[part]
+    summary = {row: {} for row in rows}
+    for row in rows:
+        for key in figures:
+            values = [seed[part][row][key] for seed in seeds if key in seed[part][row]]
+            if values:
+                std = statistics.stdev(values) if len(values) > 1 else None
+                summary[row][key] = (statistics.fmean(values), std)
     return summary
 
 
-def cell(key: str, mean: float, std: float | None) -> str:
+def rows_of(seeds: list[dict], part: str) -> list[list[str]]:
+    """A table's rows as they are printed: title, then figures."""
+    rows, figures = TABLES[part]
+    summary = summarise(seeds, part)
+    return [
+        [title, *(cell(key, *summary[row].get(key, (None, None))) for key in figures)]
+        for row, title in rows.items()
+    ]
+
+
+def cell(key: str, mean: float | None, std: float | None) -> str:
     """A figure as the table prints it."""
-    digits = 0 if key == 'pretrain_seconds' else 1
-    if key == 'pretrain_seconds' and not mean:
+    if mean is None:
         return '–'
+    digits = 0 if key == 'pretrain_seconds' else 1
     return f'{mean:.{digits}f}' + ('' if std is None else f' ± {std:.{digits}f}')
 
 
-def caption(args: argparse.Namespace, tables: list[dict]) -> str:
-    zero_shot = statistics.fmean(t['clip_zero_shot_top1'] for t in tables)
-    seeds = f'mean ± standard deviation of {args.seeds} seeds; ' * (args.seeds > 1)
+def caption(args: argparse.Namespace, seeds: list[dict], part: str) -> str:
+    """What a table's figures are."""
+    over = f'Mean ± standard deviation of {args.seeds} seeds. ' * (args.seeds > 1)
     quick = ' Cut short by --quick: the figures mean nothing.' * args.quick
+    if part == 'patches':
+        return (
+            f"{over}What the small CLIP's patches say of an image, 64 of them, or 32 "
+            f'groups after morphing.{quick}'
+        )
+    zero_shot = statistics.fmean(seed['clip_zero_shot_top1'] for seed in seeds)
     return (
-        f'{seeds}10 classes of scenes, so chance is 10 %; the teacher, a small CLIP, '
+        f'{over}10 classes of scenes, so chance is 10 %; the teacher, a small CLIP, '
         f'classifies {zero_shot:.1f} % zero-shot.{quick}'
     )
 
 
-def write_results(args: argparse.Namespace, tables: list[dict]) -> None:
+def write_results(args: argparse.Namespace, seeds: list[dict]) -> None:
     """results.json and results.md."""
-    summary = summarise(tables)
-    figures = dict(
-        quick=args.quick, seeds=[table['seed'] for table in tables], figures=tables
+    content = dict(
+        quick=args.quick, seeds=[seed['seed'] for seed in seeds], figures=seeds
     )
-    (args.work_dir / 'results.json').write_text(json.dumps(figures, indent=2) + '\n')
-    heads = [title.replace('\n', ', ') for title in FIGURES.values()]
-    lines = [
-        '| | ' + ' | '.join(heads) + ' |',
-        '|---|' + '---:|' * len(FIGURES),
-    ]
-    lines += [
-        f'| {title} | '
-        + ' | '.join(cell(key, *summary[start][key]) for key in FIGURES)
-        + ' |'
-        for start, title in STARTS.items()
-    ]
-    text = '\n'.join([*lines, '', caption(args, tables)])
-    (args.work_dir / 'results.md').write_text(text + '\n')
+    (args.work_dir / 'results.json').write_text(json.dumps(content, indent=2) + '\n')
+    lines = []
+    for part, (_, figures) in TABLES.items():
+        heads = [title.replace('\n', ', ') for title in figures.values()]
+        lines += ['| | ' + ' | '.join(heads) + ' |', '|---|' + '---:|' * len(heads)]
+        lines += [f'| {" | ".join(row)} |' for row in rows_of(seeds, part)]
+        lines += ['', caption(args, seeds, part), '']
+    (args.work_dir / 'results.md').write_text('\n'.join(lines).rstrip() + '\n')
 
 
-def write_report(args: argparse.Namespace, tables: list[dict]) -> Path:
+def write_report(args: argparse.Namespace, seeds: list[dict]) -> Path:
     """The page of all runs, with the pictures."""
-    zero_shot = statistics.fmean(t['clip_zero_shot_top1'] for t in tables)
+    zero_shot = statistics.fmean(seed['clip_zero_shot_top1'] for seed in seeds)
     write_result(
         args.work_dir,
         'zero-shot',
@@ -281,15 +161,16 @@ def write_report(args: argparse.Namespace, tables: list[dict]) -> Path:
     return build_report([args.work_dir], args.work_dir / 'report').html
 
 
-def show(args: argparse.Namespace, tables: list[dict], console: Console) -> None:
-    summary = summarise(tables)
-    table = Table(caption=caption(args, tables), caption_justify='left')
-    table.add_column('')
-    for title in FIGURES.values():
-        table.add_column(title, justify='right')
-    for start, title in STARTS.items():
-        table.add_row(title, *(cell(key, *summary[start][key]) for key in FIGURES))
-    console.print(table)
+def show(args: argparse.Namespace, seeds: list[dict], console: Console) -> None:
+    """Print the tables."""
+    for part, (_, figures) in TABLES.items():
+        table = Table(caption=caption(args, seeds, part), caption_justify='left')
+        table.add_column('', no_wrap=True)
+        for title in figures.values():
+            table.add_column(title, justify='right')
+        for row in rows_of(seeds, part):
+            table.add_row(*row)
+        console.print(table)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -323,7 +204,7 @@ def main() -> int:
     args, console, start = parse_args(), Console(), time.time()
     plans = [Plan(args, args.seed + i) for i in range(args.seeds)]
     todo = [data_stage(args)] + [stage for plan in plans for stage in plan.stages()]
-    todo.append(picture_stage(args, plans[0], [stage.name for stage in todo]))
+    todo += closing_stages(plans[0])
     stages = Stages(todo, args.work_dir, ROOT, console, args.force)
     try:
         stages.run()
@@ -335,12 +216,12 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print('Interrupted; the same command goes on from here.')
         return 130
-    tables = [plan.figures(stages) for plan in plans]
-    write_results(args, tables)
-    show(args, tables, console)
-    page = write_report(args, tables)
+    seeds = [figures_of(plan, stages) for plan in plans]
+    write_results(args, seeds)
+    show(args, seeds, console)
+    page = write_report(args, seeds)
     console.print(
-        f'{clock(time.time() - start)} minutes. The pictures and the table are in '
+        f'{clock(time.time() - start)} minutes. The pictures and the tables are in '
         f'{args.work_dir}, and all runs with their curves on one page:\n{page}',
         highlight=False,
         soft_wrap=True,

@@ -1,0 +1,247 @@
+"""What the quickstart runs: the stages of each seed, and those that come once."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from stages import Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY, TOOLS, CONFIGS = ROOT / 'tools/toy', ROOT / 'tools', ROOT / 'configs/toy'
+PYTHON = sys.executable
+
+# What is compared, in the order of the table, and how it is pre-trained.
+STARTS = {'random': 'random start', 'token-wise': 'token-wise', 'dtm': 'DTM'}
+PRETRAIN = {name: CONFIGS / f'{name}_vit-toy.py' for name in ('dtm', 'token-wise')}
+FINETUNE, SEGMENT = CONFIGS / 'finetune_vit-toy.py', CONFIGS / 'upernet_vit-toy.py'
+
+# As draw_scenes.py's meta.json has it.
+TEMPLATE = 'a picture of a large {}'
+# The scene whose patches are looked at; --quick draws it, too.
+SCENE = 'moon/000005'
+
+# In the order of the report.
+PICTURES = {
+    'loss_curves.png': 'Losses of pre-training and segmentation',
+    'finetuning.png': 'Fine-tuning, as in Figure 5',
+    'morphing.png': 'Images, their block masks and their morphed groups',
+    f'show_morphing/{SCENE.replace("/", "_")}.png': 'Groups for several N_m and k',
+    f'patch_zero_shot/{SCENE.replace("/", "_")}.png': (
+        'Patch-wise zero-shot classes without and with morphing, as in Figure 2'
+    ),
+    'segmentation.png': 'Scenes, the truth and the predicted masks',
+}
+
+
+class Plan:
+    """The stages of one seed.
+
+    Args:
+        args: The command line.
+        seed: Of the CLIP, the pre-training and everything after it.
+    """
+
+    def __init__(self, args: argparse.Namespace, seed: int) -> None:
+        self.args, self.seed = args, seed
+        self.folder = args.work_dir / f'seed{seed}'
+        self.clip = self.folder / 'clip'
+        self.suffix = f', seed {seed}' if args.seeds > 1 else ''
+
+    def name(self, stage: str) -> str:
+        """A stage's name among those of all seeds, which share the data."""
+        return stage if stage == 'data' else f'seed{self.seed}-{stage}'
+
+    def stage(
+        self,
+        name: str,
+        title: str,
+        command: list,
+        seconds: float,
+        needs: list,
+        **kwargs,
+    ) -> Stage:
+        return Stage(
+            self.name(name), title + self.suffix, list(map(str, command)), seconds,
+            needs=list(map(self.name, needs)), **kwargs,
+        )  # fmt: skip
+
+    def train(self, config: Path, work_dir: Path, options: dict, processes: int):
+        """Command line and last checkpoint of a training run."""
+        length = Config.fromfile(config, import_custom_modules=False).train_cfg
+        unit, most = (
+            ('epoch', length.max_epochs)
+            if 'max_epochs' in length
+            else ('iter', length.max_iters)
+        )
+        if self.args.quick:
+            most = 1 if unit == 'epoch' else 10
+            options = {f'train_cfg.max_{unit}s': most, **options}
+            if unit == 'iter':
+                options['train_cfg.val_interval'] = most
+                options['default_hooks.checkpoint.interval'] = most
+        launch = (
+            [TOOLS / 'dist_train.sh', config, processes]
+            if processes > 1
+            else [PYTHON, TOOLS / 'train.py', config]
+        )
+        options = {'randomness.seed': self.seed, **options}
+        command = [*launch, '--work-dir', work_dir, '--cfg-options']
+        command += [f'{key}={value}' for key, value in options.items()]
+        return command, work_dir / f'{unit}_{most}.pth'
+
+    def downstream_options(self, checkpoint: Path | None) -> dict:
+        """Where fine-tuning and segmentation find the data and their start."""
+        options = {
+            f'{split}_dataloader.dataset.data_root': self.args.data
+            for split in ('train', 'val', 'test')
+        }
+        if checkpoint is None:
+            return options | {'model.backbone.init_cfg': None}
+        return options | {'model.backbone.init_cfg.checkpoint': checkpoint}
+
+    def clip_options(self) -> list:
+        """The small CLIP and its classes, for the tools in tools/analysis/."""
+        model = ['--model', 'toy', '--pretrained', self.clip / 'toy.safetensors']
+        return [*model, '--model-config', self.clip / 'toy.json']
+
+    def stages(self) -> list[Stage]:
+        """CLIP, pre-training, and what each start comes to."""
+        clip, pretraining, checkpoints = self.clip_stage(), [], {'random': None}
+        for start, config in PRETRAIN.items():
+            options = {
+                'train_dataloader.dataset.data_root': self.args.data,
+                'model.target_generator.pretrained': self.clip / 'toy.safetensors',
+                'model.target_generator.model_config': self.clip / 'toy.json',
+            }
+            command, checkpoints[start] = self.train(
+                config, self.folder / f'{start}_pretrain', options, processes=2
+            )
+            pretraining.append(
+                self.stage(
+                    start, f'pre-training, {STARTS[start]}', command, 100, ['clip'],
+                    files=[config, PRETRAIN['dtm']], makes=[checkpoints[start]],
+                    all_cores=True,
+                )
+            )  # fmt: skip
+        probes = [self.probe_stage(*item) for item in checkpoints.items()]
+        downstream = [
+            self.downstream_stage(task, title, config, start, checkpoint)
+            for task, title, config in (
+                ('finetune', 'fine-tuning', FINETUNE),
+                ('segment', 'segmentation', SEGMENT),
+            )
+            for start, checkpoint in checkpoints.items()
+        ]
+        return [clip, *pretraining, *probes, *downstream, self.patches_stage()]
+
+    def clip_stage(self) -> Stage:
+        script = TOY / 'train_clip.py'
+        command = [PYTHON, script, '--data', self.args.data, '--out', self.clip]
+        command += ['--seed', self.seed, *(['--steps', 10] if self.args.quick else [])]
+        return self.stage(
+            'clip', 'small CLIP', command, 120, ['data'], files=[script],
+            makes=[self.clip / 'metrics.json'], all_cores=True,
+        )  # fmt: skip
+
+    def probe_stage(self, start: str, checkpoint: Path | None) -> Stage:
+        out = self.folder / f'{start}_probe.json'
+        command = [PYTHON, TOOLS / 'evaluate_features.py', FINETUNE]
+        command += [] if checkpoint is None else [checkpoint]
+        command += ['--data-root', self.args.data, '--seed', self.seed, '--out', out]
+        return self.stage(
+            f'{start}-probe', f'probe and k-NN, {STARTS[start]}', command, 15,
+            ['data'] if checkpoint is None else [start], files=[FINETUNE], makes=[out],
+        )  # fmt: skip
+
+    def downstream_stage(
+        self, task: str, title: str, config: Path, start: str, checkpoint: Path | None
+    ) -> Stage:
+        command, last = self.train(
+            config,
+            self.folder / f'{start}_{task}',
+            self.downstream_options(checkpoint),
+            processes=1,
+        )
+        return self.stage(
+            f'{start}-{task}', f'{title}, {STARTS[start]}', command, 75,
+            ['data'] if checkpoint is None else [start], files=[config], makes=[last],
+        )  # fmt: skip
+
+    def patches_stage(self) -> Stage:
+        """What the CLIP's patches say of an image, without and with morphing."""
+        script = TOOLS / 'analysis/patch_ensemble.py'
+        out = self.folder / 'patches.json'
+        command = [PYTHON, script, self.args.data / 'val']
+        command += ['--train', self.args.data / 'train', '--workers', 0, '--out', out]
+        command += [*self.clip_options(), '--classes', 'folders']
+        return self.stage(
+            'patches', 'patches without and with morphing',
+            [*command, '--templates', TEMPLATE], 15, ['clip'], files=[script],
+            makes=[out],
+        )  # fmt: skip
+
+
+def data_stage(args: argparse.Namespace) -> Stage:
+    """The embedded world."""
+    script = TOY / 'draw_scenes.py'
+    command = [PYTHON, str(script), '--out', str(args.data), '--force']
+    if args.quick:
+        command += ['--num-train', '256', '--num-val', '64']
+    return Stage(
+        'data', 'drawing the scenes', command, 10, files=[script],
+        makes=[args.data / 'meta.json'], all_cores=True,
+    )  # fmt: skip
+
+
+def closing_stages(plan: Plan) -> list[Stage]:
+    """A small grid search and the pictures, from one seed's results."""
+    out, data, clip = plan.args.work_dir, plan.args.data, plan.clip_options()
+    analysis, scene = TOOLS / 'analysis', data / f'val/{SCENE}.jpg'
+    picture = SCENE.replace('/', '_') + '.png'
+    texts = ['--classes', 'folders', '--templates', TEMPLATE]
+
+    def stage(name, title, script, rest, seconds, needs, makes):
+        return plan.stage(
+            name, title, [PYTHON, script, *rest], seconds, needs, files=[script],
+            makes=[out / made for made in makes],
+        )  # fmt: skip
+
+    _, pretrained = plan.train(PRETRAIN['dtm'], plan.folder / 'dtm_pretrain', {}, 2)
+    options = plan.downstream_options(pretrained)
+    options |= {
+        'train_cfg.max_epochs': 1,
+        'param_scheduler.1.end': 1,
+        'param_scheduler.1.T_max': 0.5,
+    }
+    grid = [FINETUNE, '--lr', '5e-4', '2e-3', '--work-dir', out / 'grid_search']
+    grid += ['--force']  # another checkpoint may go by the same name
+    grid += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+    curves = [f'{STARTS[start]}={plan.folder}/{start}_finetune' for start in STARTS]
+    return [
+        stage(
+            'grid', 'grid search', TOOLS / 'grid_search.py', grid, 55, ['dtm'],
+            ['grid_search/grid_search.md'],
+        ),
+        stage(
+            'zero-shot', 'patch-wise zero-shot', analysis / 'patch_zero_shot.py',
+            [scene, *clip, *texts, '--out', out / 'patch_zero_shot'], 5, ['clip'],
+            [f'patch_zero_shot/{picture}'],
+        ),
+        stage(
+            'groups', 'groups', analysis / 'show_morphing.py',
+            [scene, *clip, '--out', out / 'show_morphing'], 5, ['clip'],
+            [f'show_morphing/{picture}'],
+        ),
+        stage(
+            'curves', 'fine-tuning curves', analysis / 'plot_training.py',
+            [*curves, '--out', out / 'finetuning.png'], 3,
+            [f'{start}-finetune' for start in STARTS], ['finetuning.png'],
+        ),
+        stage(
+            'pictures', 'pictures', TOY / 'pictures.py',
+            [plan.folder, '--data', data, '--out', out], 6,
+            ['clip', *(f'{start}-segment' for start in STARTS)],
+            ['loss_curves.png', 'morphing.png', 'segmentation.png'],
+        ),
+    ]  # fmt: skip
