@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 
 from mmdtm.models.backbones.position_bias import table_length
-from mmdtm.models.target_generators.weights import read_weights
 
 State = dict[str, torch.Tensor]
 
@@ -339,18 +338,6 @@ def to_transformers(state: State) -> tuple[State, dict]:
         config['id2label'] = dict(enumerate(labels))
         config['label2id'] = {label: i for i, label in enumerate(labels)}
     return converted, config
-
-
-def read_checkpoint(path: str | Path) -> State:
-    """Tensors of a checkpoint; weights only, nothing in the file is executed.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, or holds more than weights and logs.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no checkpoint at {Path(path).absolute()}.')
-    return read_weights(path)[0]
 
 
 def _write(target: Path, write: Callable[[Path], None]) -> None:

@@ -21,6 +21,7 @@ from timm.models.beit import Beit
 
 from mmdtm import converters
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
+from mmdtm.weights import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
@@ -264,9 +265,7 @@ def beit_checkpoint(
 @pytest.mark.parametrize('wrapper', ['model', 'module'])
 def test_from_beit__pretrained_computes_the_same(wrapper, tmp_path):
     theirs = beit_checkpoint(tmp_path / 'beit.pth', wrapper=wrapper)
-    state, left_out = converters.from_beit(
-        converters.read_checkpoint(tmp_path / 'beit.pth')
-    )
+    state, left_out = converters.from_beit(read_weights(tmp_path / 'beit.pth')[0])
     assert left_out == [
         'lm_head.weight',
         'cls_pt_layers.0.norm1.weight',
@@ -309,7 +308,7 @@ def test_from_beit__converted_file_starts_fine_tuning(tmp_path, script, capsys):
 @torch.no_grad()
 def test_from_beit__fine_tuned_keeps_its_classifier(tmp_path):
     theirs = beit_checkpoint(tmp_path / 'beit.pth', pretraining=False)
-    state, _ = converters.from_beit(converters.read_checkpoint(tmp_path / 'beit.pth'))
+    state, _ = converters.from_beit(read_weights(tmp_path / 'beit.pth')[0])
     model = classifier()
     model.load_state_dict(state)
     images = torch.randn(2, 3, 64, 64)

@@ -165,7 +165,7 @@ def main() -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         figures = dict(
             kind='linear probe',  # a row for tools/report.py
-            name=args.out.stem,
+            name=f'{args.out.absolute().parent.name}/{args.out.stem}',
             metrics={key: result[key] for key in ('linear_top1', 'knn_top1')},
             config=args.config,
             checkpoint=args.checkpoint,

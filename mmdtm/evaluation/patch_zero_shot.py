@@ -24,13 +24,13 @@ from mmdtm.models.target_generators.openclip_generator import (
     find_architecture,
     find_weights,
 )
-from mmdtm.models.target_generators.weights import check_weights, read_weights
 from mmdtm.morphing import (
     TokenAssignment,
     bipartite_matching,
     effective_schedule,
     merge_schedule,
 )
+from mmdtm.weights import check_weights, read_weights
 
 
 def view_transform(generator: TargetGenerator) -> Callable[[Image.Image], Tensor]:

@@ -28,7 +28,7 @@ def known(tmp_path) -> Path:
     write_run(
         root / 'dtm/pretrain',
         'pretrain',
-        'dtm_vit-b_300e',
+        'dtm_vit-b_100e',
         epoch_rows([1.0, 0.75, 0.5, 0.25], per_epoch=2),
         [],
     )
@@ -72,7 +72,7 @@ def known(tmp_path) -> Path:
     )
     rows = [
         dict(
-            name='dtm_vit-b_300e',
+            name='dtm_vit-b_100e',
             seconds_per_step=0.5,
             images_per_second=1500.0,
             relative_throughput=0.99,
@@ -100,7 +100,7 @@ def test_table_of_a_known_folder(known, tmp_path):
 | loss 2.00, aAcc (%) 80.00 | — |
 | dtm/cub | transfer | top-1 (%) 70.00 | — | — | 7 s | unfinished: 1 of 2 epochs \
 | loss 4.00, top-5 (%) 80.00 | lr 0.001, weight decay 0.05, seed 2 |
-| dtm\\_vit-b\\_300e | throughput | images/s 1500.0 | 1446 | +54.00 | — | finished \
+| dtm\\_vit-b\\_100e | throughput | images/s 1500.0 | 1446 | +54.00 | — | finished \
 | s/step 0.5000, relative speed 0.9900 | — |
 | other | throughput | images/s 20.00 | — | — | — | finished | s/step 0.4000 | — |
 """
@@ -392,19 +392,19 @@ def test_page_in_a_browser(known, tmp_path, browser):
     press = """[...document.querySelectorAll('#runs thead button, .chip')]
         .find(b => b.textContent === {!r}).click();"""
     browser.run(press.format('Figure'))
-    assert browser.run(names)[:3] == ['dtm_vit-b_300e', 'dtm/finetune', 'dtm/cub']
+    assert browser.run(names)[:3] == ['dtm_vit-b_100e', 'dtm/finetune', 'dtm/cub']
     browser.run(press.format('Figure'))
-    assert browser.run(names)[-2:] == ['dtm/finetune', 'dtm_vit-b_300e']
+    assert browser.run(names)[-2:] == ['dtm/finetune', 'dtm_vit-b_100e']
     browser.run(press.format('Paper'))  # what has none comes last, both ways
-    assert browser.run(names)[:2] == ['dtm_vit-b_300e', 'dtm/finetune']
+    assert browser.run(names)[:2] == ['dtm_vit-b_100e', 'dtm/finetune']
     browser.run(press.format('Paper'))
-    assert browser.run(names)[:2] == ['dtm/finetune', 'dtm_vit-b_300e']
+    assert browser.run(names)[:2] == ['dtm/finetune', 'dtm_vit-b_100e']
     browser.run(press.format('Run'))
-    assert browser.run(names)[1:4] == ['DTM features', 'dtm_vit-b_300e', 'dtm/ade20k']
+    assert browser.run(names)[1:4] == ['DTM features', 'dtm_vit-b_100e', 'dtm/ade20k']
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1
 
     browser.run(press.format('throughput'))
-    assert browser.run(names) == ['dtm_vit-b_300e', 'other']
+    assert browser.run(names) == ['dtm_vit-b_100e', 'other']
     heads = """return [...document.querySelectorAll('#runs thead th')]
         .filter(h => !h.hidden).map(h => h.textContent)"""
     assert browser.run(heads) == [

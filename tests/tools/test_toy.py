@@ -427,6 +427,15 @@ def test_a_stage_that_writes_nothing_has_failed(tmp_path):
         stages.Stages(todo, tmp_path, tmp_path, Console(file=sys.stderr)).run()
 
 
+def test_the_longest_begin_first_and_nothing_overtakes_one_on_all_cores(tmp_path):
+    seconds = dict(a=1.0, b=3.0, c=2.0, d=9.0, e=4.0)
+    todo = [
+        stages.Stage(name, name, [], value, all_cores=name == 'd')
+        for name, value in seconds.items()
+    ]
+    assert [stage.name for stage in stages._in_turn(todo)] == ['b', 'c', 'a', 'd', 'e']
+
+
 def test_time_left_is_read_from_the_log(tmp_path):
     log = tmp_path / 'log'
     log.write_text('Epoch(train) [1][5/9]  eta: 0:09:00\n ... eta: 1 day, 0:01:07  x')

@@ -319,7 +319,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
             probed = None
     return dict(
         kind='patch ensemble',  # rows for tools/report.py
-        rows=report_rows(args.model, results),
+        rows=report_rows(args.out, results),
         data=str(args.data),
         train=str(args.train) if train else None,
         model=args.model,
@@ -337,8 +337,9 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
     )
 
 
-def report_rows(model: str, results: dict) -> list[dict]:
+def report_rows(out: Path, results: dict) -> list[dict]:
     """The results as docs/report.md has them, a row for each of ``WAYS``."""
+    run = f'{out.absolute().parent.name}/{out.stem}'
     keys = {
         'zero_shot': 'zero-shot top-1 (%)',
         'right_patches': 'right patches (%)',
@@ -346,7 +347,7 @@ def report_rows(model: str, results: dict) -> list[dict]:
     }
     return [
         dict(
-            name=f'{model}: {title}',
+            name=f'{run}: {title}',
             config='',
             metrics={keys[key]: value for key, value in results[way].items()},
         )

@@ -13,7 +13,8 @@ import argparse
 import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.converters import from_beit, read_checkpoint, write_checkpoint
+from mmdtm.converters import from_beit, write_checkpoint
+from mmdtm.weights import read_weights
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument('target', help='the .pth file to write')
     args = parser.parse_args()
     try:
-        state, left_out = from_beit(read_checkpoint(args.source))
+        state, left_out = from_beit(read_weights(args.source)[0])
         write_checkpoint(state, args.target)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')

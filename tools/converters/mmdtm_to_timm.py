@@ -15,7 +15,8 @@ import argparse
 import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.converters import read_checkpoint, to_timm, write_safetensors
+from mmdtm.converters import to_timm, write_safetensors
+from mmdtm.weights import read_weights
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument('target', help='the .safetensors file to write')
     args = parser.parse_args()
     try:
-        state, arguments = to_timm(read_checkpoint(args.source))
+        state, arguments = to_timm(read_weights(args.source)[0])
         write_safetensors(state, args.target)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')

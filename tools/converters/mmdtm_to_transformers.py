@@ -14,7 +14,8 @@ import argparse
 import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.converters import read_checkpoint, to_transformers, write_transformers
+from mmdtm.converters import to_transformers, write_transformers
+from mmdtm.weights import read_weights
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument('target', help='the folder to write')
     args = parser.parse_args()
     try:
-        state, config = to_transformers(read_checkpoint(args.source))
+        state, config = to_transformers(read_weights(args.source)[0])
         write_transformers(state, config, args.target)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')

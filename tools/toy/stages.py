@@ -8,6 +8,7 @@ train on all cores run alone, the others two at a time.
 import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -70,7 +71,10 @@ def clock(seconds: float) -> str:
 
 
 class Stages:
-    """Runs stages in their order, as far as their needs allow.
+    """Runs stages as their needs allow, in their order.
+
+    Between two that ask for all cores, the longest begin first, so that none runs
+    alone at the end.
 
     Args:
         stages: Each after those that it needs.
@@ -170,7 +174,7 @@ class Stages:
             self._stop()
 
     def _start_ready(self, waiting: list[Stage], done: set[str]) -> None:
-        for stage in list(waiting):
+        for stage in _in_turn(waiting):
             alone = stage.all_cores or any(r.stage.all_cores for r in self.running)
             if self.running and (alone or len(self.running) >= LANES):
                 return
@@ -267,6 +271,13 @@ class Stages:
                     os.killpg(item.process.pid, signal.SIGKILL)
                 item.process.wait()
         self.running.clear()
+
+
+def _in_turn(waiting: list[Stage]) -> list[Stage]:
+    """Those before the next that asks for all cores, the longest first."""
+    ahead = list(itertools.takewhile(lambda stage: not stage.all_cores, waiting))
+    longest_first = sorted(ahead, key=lambda stage: -stage.seconds)
+    return longest_first + waiting[len(ahead) :]
 
 
 def _eta(log: Path) -> float | None:

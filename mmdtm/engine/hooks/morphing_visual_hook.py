@@ -29,7 +29,7 @@ class MorphingVisualHook(Hook):
 
     Raises:
         ValueError: If a number is below 1 or ``fill`` is unknown; when training
-            starts, if the model has no ``target_generator``.
+            starts, if the model has no ``target_generator`` or ``morphing``.
     """
 
     priority = 'VERY_LOW'
@@ -61,12 +61,14 @@ class MorphingVisualHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a model without target tokens before hours have passed."""
-        if not hasattr(_unwrapped(runner), 'target_generator'):
-            raise ValueError(
-                'MorphingVisualHook draws the groups of target tokens, and '
-                f'{type(_unwrapped(runner)).__name__} has no target_generator. Use it '
-                'with DTM, or remove it from custom_hooks.'
-            )
+        model = _unwrapped(runner)
+        for part in ('target_generator', 'morphing'):
+            if not hasattr(model, part):
+                raise ValueError(
+                    'MorphingVisualHook draws the groups of target tokens, and '
+                    f'{type(model).__name__} has no {part}. Use it with DTM, or '
+                    'remove it from custom_hooks.'
+                )
 
     def after_train_iter(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -257,3 +258,12 @@ class TargetGenerator(nn.Module):
 
 def _by(size: Sequence[int]) -> str:
     return f'{size[0]}x{size[1]}'
+
+
+def warn_of_random_weights(model: str) -> None:
+    """Say loudly that a teacher's targets will mean nothing."""
+    warnings.warn(
+        f'RANDOM TEACHER: {model} is built without weights. Its targets mean nothing; '
+        'use it only to try out whether a training runs.',
+        stacklevel=3,
+    )

@@ -16,13 +16,8 @@ from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import TargetGenerator
-from mmdtm.models.target_generators.weights import (
-    check_weights,
-    read_weights,
-    shorten,
-    warn_of_random_weights,
-)
+from mmdtm.models.target_generators.base import TargetGenerator, warn_of_random_weights
+from mmdtm.weights import check_weights, read_weights, shorten
 
 
 @MODELS.register_module()

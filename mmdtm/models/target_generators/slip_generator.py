@@ -10,13 +10,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from mmdtm.models.target_generators.base import warn_of_random_weights
 from mmdtm.models.target_generators.timm_generator import TimmTower
-from mmdtm.models.target_generators.weights import (
-    check_weights,
-    read_weights,
-    shorten,
-    warn_of_random_weights,
-)
+from mmdtm.weights import check_weights, read_weights, shorten
 
 # The image towers of the published checkpoints; the small one has MoCo v3's
 # twelve heads.

@@ -10,11 +10,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import TargetGenerator
-from mmdtm.models.target_generators.weights import (
-    read_weights,
-    warn_of_random_weights,
-)
+from mmdtm.models.target_generators.base import TargetGenerator, warn_of_random_weights
+from mmdtm.weights import read_weights
 
 
 class TimmTower(TargetGenerator):

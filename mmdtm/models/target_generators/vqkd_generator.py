@@ -10,12 +10,8 @@ from mmpretrain.models.selfsup import VQKD
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mmdtm.models.target_generators.base import TargetGenerator
-from mmdtm.models.target_generators.weights import (
-    check_weights,
-    read_weights,
-    warn_of_random_weights,
-)
+from mmdtm.models.target_generators.base import TargetGenerator, warn_of_random_weights
+from mmdtm.weights import check_weights, read_weights
 
 # What turns an image into codes; a file may hold the decoder and counters, too.
 NEEDED = ('encoder.', 'encode_task_layer.', 'quantize.embedding.weight')

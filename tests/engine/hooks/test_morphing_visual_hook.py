@@ -195,3 +195,7 @@ def test_a_model_without_target_tokens_is_refused():
     runner = mock.Mock(model=torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match='Linear has no target_generator'):
         MorphingVisualHook().before_train(runner)
+    model = torch.nn.Module()
+    model.target_generator = torch.nn.Linear(1, 1)  # as BEiT v2's, with its tokenizer
+    with pytest.raises(ValueError, match='Module has no morphing'):
+        MorphingVisualHook().before_train(mock.Mock(model=model))

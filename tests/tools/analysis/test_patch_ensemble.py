@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from mmdtm.evaluation.labelled_images import LabelledImages, find_images, read_image
 from mmdtm.evaluation.patch_zero_shot import ZeroShotCLIP
 from mmdtm.morphing import bipartite_matching, merge_schedule
+from mmdtm.report import find_runs
 
 
 @pytest.fixture(scope='module')
@@ -163,3 +164,17 @@ def test_folds_share_each_class_out(tool):
 def test_nothing_to_evaluate_is_an_error(run, tmp_path, capsys):
     assert run(tmp_path / 'nowhere')[0] == 1
     assert 'nowhere: no such image or folder' in capsys.readouterr().err
+
+
+def test_results_are_rows_of_the_report(run, tmp_path):
+    code, found = run(draw_world(tmp_path / 'val', 2), '--no-probe')
+    assert code == 0
+    runs, problems = find_runs([tmp_path])
+    assert problems == []
+    assert {row.kind for row in runs} == {'patch ensemble'}
+    ways = ["CLIP's image feature", 'patches', 'patches, morphed']
+    assert [row.name for row in runs] == [f'{tmp_path.name}/found: {w}' for w in ways]
+    assert runs[2].metrics == {
+        'zero-shot top-1 (%)': found['results']['with']['zero_shot'],
+        'right patches (%)': found['results']['with']['right_patches'],
+    }

@@ -1,10 +1,9 @@
-"""Reading a teacher's weights from a file, weights only."""
+"""Reading weights from a file, and nothing else from it."""
 
 from __future__ import annotations
 
 import argparse
 import pickle
-import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,8 +37,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"The teacher's weights are not at {path.absolute()}. Download them and "
-            'give the path of the file.'
+            f'There are no weights at {path.absolute()}. Download them, or give the '
+            'path of the file.'
         )
     metadata: dict[str, str] = {}
     if path.suffix == '.safetensors':
@@ -102,15 +101,6 @@ def check_weights(
     ]
     if problems:
         raise ValueError(f'{path} is not {description}. Keys ' + '; '.join(problems))
-
-
-def warn_of_random_weights(model: str) -> None:
-    """Say loudly that a teacher's targets will mean nothing."""
-    warnings.warn(
-        f'RANDOM TEACHER: {model} is built without weights. Its targets mean nothing; '
-        'use it only to try out whether a training runs.',
-        stacklevel=3,
-    )
 
 
 def shorten(names: Iterable[str], limit: int = 6) -> str:
