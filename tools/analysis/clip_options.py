@@ -51,8 +51,8 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
         default='imagenet',
         metavar='WHICH',
         help="'imagenet' (names of open_clip; folders may be wnids), 'folders' (the "
-        'names of the sub-folders), or a file with one NAME or FOLDER<TAB>NAME a '
-        'line (default: %(default)s)',
+        'names of the sub-folders; for one class alone, of those beside it), or a file '
+        'with one NAME or FOLDER<TAB>NAME a line (default: %(default)s)',
     )
     group.add_argument(
         '--templates',
@@ -106,14 +106,27 @@ def load_classes(args: argparse.Namespace, folder: Path) -> ClassNames:
 
     Raises:
         FileNotFoundError: If the list, or a sub-folder, is missing.
-        ValueError: If the list is not usable.
+        ValueError: If the list is not usable, or the folders give one class alone.
     """
     if args.classes == 'imagenet':
         return ClassNames.imagenet()
     if args.classes == 'folders':
-        names = sorted({image.parent.name for image in find_images(folder)})
-        return ClassNames([name.replace('_', ' ') for name in names], names)
+        return _classes_of_folders(folder)
     return ClassNames.from_file(args.classes)
+
+
+def _classes_of_folders(folder: Path) -> ClassNames:
+    """Those that hold the images; of one alone, those beside it are classes, too."""
+    parents = {image.absolute().parent for image in find_images(folder)}
+    if len(parents) == 1:
+        parents = {p for p in next(iter(parents)).parent.iterdir() if p.is_dir()}
+    names = sorted({parent.name for parent in parents})
+    if len(names) < 2:
+        raise ValueError(
+            f'--classes folders finds one class alone, {names[0]!r}, which is always '
+            'right. Name the classes in a file.'
+        )
+    return ClassNames([name.replace('_', ' ') for name in names], names)
 
 
 def load_templates(args: argparse.Namespace) -> list:

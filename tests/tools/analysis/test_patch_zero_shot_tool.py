@@ -1,6 +1,7 @@
 """Figure 2's pictures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -155,3 +156,21 @@ def test_folders_can_be_the_classes(tool, clip_args, text_args, world, tmp_path)
     assert tool.main([*arguments, *clip_args, *text_args]) == 0
     results = json.loads((tmp_path / 'out/results.json').read_text())
     assert {result['label'] for result in results} == {'hen', 'n01440764', 'ostrich'}
+
+
+def test_classes_of_one_folder_are_those_beside_it(
+    tool, clip_args, text_args, world, tmp_path, capsys
+):
+    arguments = ['--out', str(tmp_path / 'out'), '--classes', 'folders', '--side', '64']
+    arguments += [*clip_args, *text_args]
+    found = []
+    for place in (world, world / 'hen'):
+        assert tool.main([str(place), *arguments]) == 0
+        content = json.loads((tmp_path / 'out/results.json').read_text())
+        found.append([e for e in content if 'hen' in json.dumps(e)])
+    assert found[0] == found[1] != []
+
+    alone = tmp_path / 'alone'
+    shutil.copytree(world / 'hen', alone / 'hen')
+    assert tool.main([str(alone), *arguments]) == 1
+    assert "one class alone, 'hen'" in capsys.readouterr().err
