@@ -6,6 +6,10 @@ and two training steps. No figure of such a run means anything.
 """
 
 import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -209,14 +213,18 @@ def draw_classes(root: Path, classes: int = 2, images: int = STEPS) -> Path:
     Returns:
         Path: ``root``.
     """
-    noise = np.random.default_rng(0)
-    for label in range(0 if root.is_dir() else classes):
-        place = root / 'train' / f'{label:04}'
-        place.mkdir(parents=True)
-        for number in range(images):
-            pixels = noise.integers(0, 256, (SIDE + 8, SIDE + 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(place / f'{number}.png')
-    return root
+
+    def draw(folder: Path) -> None:
+        noise = np.random.default_rng(0)
+        for label in range(classes):
+            place = folder / 'train' / f'{label:04}'
+            place.mkdir(parents=True)
+            for number in range(images):
+                shape = (SIDE + 8, SIDE + 16, 3)
+                pixels = noise.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f'{number}.png')
+
+    return _draw_whole(root, draw)
 
 
 def draw_segmentation(root: Path, images: int = STEPS * BATCH) -> Path:
@@ -229,17 +237,34 @@ def draw_segmentation(root: Path, images: int = STEPS * BATCH) -> Path:
     Returns:
         Path: ``root``.
     """
-    noise = np.random.default_rng(0)
-    for split in () if root.is_dir() else ('training', 'validation'):
-        for kind, suffix in (('images', '.jpg'), ('annotations', '.png')):
-            (root / kind / split).mkdir(parents=True)
-            for number in range(images):
-                shape = (SIDE + 8, SIDE + 16)
-                if kind == 'images':
-                    pixels = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
-                else:
-                    # Blocks of "other" and of the first four classes.
-                    blocks = noise.integers(0, 5, (shape[0] // 8, shape[1] // 8))
-                    pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
-                Image.fromarray(pixels).save(root / kind / split / f'{number}{suffix}')
+
+    def draw(folder: Path) -> None:
+        noise = np.random.default_rng(0)
+        for split in ('training', 'validation'):
+            for kind, suffix in (('images', '.jpg'), ('annotations', '.png')):
+                place = folder / kind / split
+                place.mkdir(parents=True)
+                for number in range(images):
+                    shape = (SIDE + 8, SIDE + 16)
+                    if kind == 'images':
+                        pixels = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
+                    else:
+                        # Blocks of "other" and of the first four classes.
+                        blocks = noise.integers(0, 5, (shape[0] // 8, shape[1] // 8))
+                        pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
+                    Image.fromarray(pixels).save(place / f'{number}{suffix}')
+
+    return _draw_whole(root, draw)
+
+
+def _draw_whole(root: Path, draw: Callable[[Path], None]) -> Path:
+    """Make a folder that is whole once it is there, whoever else makes it."""
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f'{root.name}.', dir=root.parent))
+        draw(part)
+        try:
+            os.rename(part, root)
+        except OSError:  # another process was faster
+            shutil.rmtree(part)
     return root

@@ -128,12 +128,15 @@ def _read_torch_file(path: Path):
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch's own words go on to recommend loading without protection.
+        reason = str(error.__context__ or error).split('. Please use')[0]
         raise ValueError(
-            f'{path} holds objects other than plain weights and was not loaded, since '
-            'a pickle can execute any code. Nothing of it was executed. If you trust '
-            "its source, save its tensors as a 'state_dict' alone or as .safetensors. "
-            f'The loader said: {str(error).splitlines()[0]}'
-        ) from error
+            f'{path} is not loaded: it is no file of torch.save, or holds objects '
+            f'other than plain weights ({reason}), and unpickling those could run any '
+            'code. Nothing of it was executed. If it should hold weights, download it '
+            "again; if you trust its source, save its tensors as a 'state_dict' alone "
+            'or as .safetensors.'
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f'{path} cannot be read as a file of torch.save ({error}). It may be '

@@ -36,7 +36,8 @@ def parse_args():
     parser.add_argument(
         '--smoke',
         action='store_true',
-        help='try the recipe: a small model, made images, two steps',
+        help='try the recipe: a small model, made images, two steps; in a work folder '
+        'of its own, NAME-smoke',
     )
     return parser.parse_args()
 
@@ -66,6 +67,8 @@ def merge_arguments(cfg, args) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    if args.smoke and args.work_dir is None:
+        cfg.work_dir += '-smoke'  # apart from the checkpoints of the real run
     merge_arguments(cfg, args)
     if args.smoke:
         shrink(cfg, Path(cfg.work_dir) / 'made_data')

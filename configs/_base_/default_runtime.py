@@ -31,6 +31,7 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# The seed fixes the initialisation, the data order, the masks and the draws of
-# the morphing; a resumed run draws what the unbroken one would have drawn.
+# The seed fixes the initialisation, the data order, crops, masks and the draws of
+# the morphing. A resumed run goes on with the data order and the morphing's draws;
+# crops and masks begin again with the stream of the first epoch.
 randomness = dict(seed=0)

@@ -65,3 +65,6 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 optim_wrapper = dict(optimizer=dict(lr=6e-4, betas=(0.9, 0.95)))
+
+# MAE draws its mask on the device: with one seed, all processes would draw one.
+randomness = dict(diff_rank_seed=True)

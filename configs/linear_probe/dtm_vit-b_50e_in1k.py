@@ -6,7 +6,8 @@ whose learning rate is known to transfer between features: a BatchNorm without
 weights evens out their scale, LARS with a base rate of 0.1 per 256 images,
 no weight decay, crops and flips only. Batch and warm-up are smaller than its
 16384 and 10 of 90 epochs, for the shorter schedule. The features are the mean
-of the patch tokens, since DTM's loss does not touch the class token.
+of the patch tokens after the pre-trained norm, since DTM's loss does not touch the
+class token; the norm that fine-tuning would learn evens out their length.
 Hardware:  8 GPUs, 512 images each; only the head trains
 Data:      data/imagenet/{train,val}/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/linear_probe/dtm_vit-b_50e_in1k.py 8 \

@@ -21,7 +21,7 @@ model = dict(
     head=dict(loss=dict(distance='smooth_l1', beta=2.0)),
     morphing=dict(
         num_morphed=(0, 196),  # tokens to merge ~ U{0..196}
-        rounding='ceil',  # the same number in every iteration ...
+        rounding='ceil',  # the same number in every iteration, N in all at most ...
         overflow='drop',  # ... and what exceeds half of the tokens is dropped
     ),
 )

@@ -1,8 +1,10 @@
 """What a data set does about images that cannot be read."""
 
+import math
 import random
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 
 from .transforms.loading import BadImageError
@@ -12,15 +14,18 @@ class SkipBadImages:
     """Mixin of a mmpretrain data set: trains on although some images are bad.
 
     An image that ``LoadWholeImage`` refuses is named in the log, counted, and
-    replaced by another one, drawn by its index. The count is shared by the
-    worker processes of one rank. In test mode the first bad image is an error.
+    replaced by another one, drawn by its index. Each rank counts by itself, all
+    its worker processes together: of the images that it has read, or will have
+    read after an epoch. In test mode the first bad image is an error.
 
     Args:
-        max_bad_fraction: Share of the data set; with more bad images, and more
+        max_bad_fraction: Share of those images; with more bad ones, and more
             than one, training stops.
     """
 
-    _bad: torch.Tensor | None = None  # (len(self),) bool, in shared memory
+    # Both (len(self),) bool, in shared memory.
+    _read: torch.Tensor | None = None
+    _bad: torch.Tensor | None = None
 
     def __init__(self, *args, max_bad_fraction: float = 0.01, **kwargs) -> None:
         if not 0 <= max_bad_fraction <= 1:
@@ -34,7 +39,11 @@ class SkipBadImages:
         """Load the list of images, before workers are started."""
         super().full_init()
         if self._bad is None:
-            self._bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+            self._bad, self._read = torch.zeros(2, len(self), dtype=torch.bool)
+            self._bad.share_memory_()
+            self._read.share_memory_()
+            # Workers belong to no process group, so that they cannot ask later.
+            self._per_epoch = math.ceil(len(self) / get_world_size())
 
     @property
     def num_bad(self) -> int:
@@ -50,8 +59,10 @@ class SkipBadImages:
         """
         if self.test_mode:
             return super().__getitem__(idx)
+        self.full_init()
         others = random.Random(idx)
         while True:
+            self._read[idx] = True
             try:
                 return super().__getitem__(idx)
             except BadImageError as error:
@@ -59,14 +70,15 @@ class SkipBadImages:
             idx = others.randrange(len(self))
 
     def _skip(self, idx: int, error: BadImageError) -> None:
+        size = max(self._per_epoch, int(self._read.sum()))
         if not self._bad[idx]:
             self._bad[idx] = True
             # An error, since the warnings of all ranks but the first are not shown.
             MMLogger.get_current_instance().error(
-                f'Skipped {error}. Bad so far: {self.num_bad} of {len(self)} images.'
+                f'Skipped {error}. Bad so far: {self.num_bad} of {size} images.'
             )
-        bad, size = self.num_bad, len(self)
-        if bad == size or bad > max(1, self.max_bad_fraction * size):
+        bad = self.num_bad
+        if bad == len(self) or bad > max(1, self.max_bad_fraction * size):
             some = self._bad.nonzero().flatten()[:5].tolist()
             paths = ', '.join(self.get_data_info(i)['img_path'] for i in some)
             raise OSError(

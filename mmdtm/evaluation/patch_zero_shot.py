@@ -220,7 +220,7 @@ class ZeroShotCLIP(nn.Module):
         custom = config.pop('custom_text', False) or 'hf_model_name' in text
         build = open_clip.CustomTextCLIP if custom else open_clip.CLIP
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             clip = build(**config)
         if not random_weights:
             tag = open_clip.get_pretrained_cfg(model, pretrained)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .assignment import TokenAssignment
 from .checks import check_option, check_tokens
+from .draw import without_waiting
 from .gram import gram_matrix, inverse_norms, sum_rows
 from .schedule import effective_schedule
 
@@ -97,7 +98,8 @@ def _split(
     # A generator draws on its own device: one on the CPU gives the same halves
     # whatever device the tokens are on.
     source = device if generator is None else generator.device
-    positions = torch.randperm(count, generator=generator, device=source).to(device)
+    positions = torch.randperm(count, generator=generator, device=source)
+    positions = without_waiting(positions, device)
     half = (count + 1) // 2
     return positions[:half].sort().values, positions[half:].sort().values
 

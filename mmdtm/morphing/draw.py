@@ -4,6 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 class Draw(NamedTuple):
@@ -32,3 +33,10 @@ class Draw(NamedTuple):
         """63 bits that look random, from a hash that is alike everywhere."""
         key = f'{self.seed}/{self.step}/{self.level}/{self.rank}/{purpose}'
         return int.from_bytes(hashlib.sha512(key.encode()).digest()[:8], 'big') >> 1
+
+
+def without_waiting(drawn: Tensor, device: torch.device) -> Tensor:
+    """Move what a generator drew to a device; a GPU's stream is not waited for."""
+    if device.type != 'cuda' or drawn.is_cuda:
+        return drawn.to(device)
+    return drawn.pin_memory().to(device, non_blocking=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 from .assignment import TokenAssignment
 from .checks import check_count, check_tokens
 from .checks import check_finite as require_finite
+from .draw import without_waiting
 from .gram import gram_matrix, inverse_norms, squared_norms, sum_rows
 
 
@@ -89,7 +90,8 @@ def _random_tokens(
     """Choose ``count`` distinct tokens of each image, int64 (B, count)."""
     source = tokens.device if generator is None else generator.device
     keys = torch.rand(tokens.shape[:2], generator=generator, device=source)
-    return keys.sort(dim=1, stable=True).indices[:, :count].to(tokens.device)
+    chosen = keys.sort(dim=1, stable=True).indices[:, :count]
+    return without_waiting(chosen, tokens.device)
 
 
 def _centres(labels: Tensor, cosines: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -141,9 +141,10 @@ class DynamicSchedule:
         num_morphed: inclusive range of N_m, or one int to fix it. None, and
             a highest of None, reach up to N.
         num_iters: inclusive range of k, or one int to fix it.
-        rounding: 'exact' draws schedules that sum to N - N_m. 'ceil' and
-            'floor' are the authors' release: every iteration asks for the
-            rounded (N - N_m) / k; N_m may then be 0, which asks for all N.
+        rounding: 'exact' draws schedules that sum to N - N_m. With 'ceil' and
+            'floor' every iteration asks for the rounded (N - N_m) / k; N_m may
+            then be 0, which asks for all N. The authors' release is 'ceil', and
+            so rounds down where rounding up would ask for more than N in all.
 
     Raises:
         ValueError: if a range is empty or leaves [1, N] (N_m) or [1, inf) (k).
@@ -182,6 +183,7 @@ class DynamicSchedule:
             return merge_schedule(self.num_tokens, num_morphed, num_iters)
         total = self.num_tokens - num_morphed
         each = total // num_iters
-        if self.rounding == 'ceil':
-            each = -(-total // num_iters)
+        rounded_up = -(-total // num_iters)
+        if self.rounding == 'ceil' and rounded_up * num_iters <= self.num_tokens:
+            each = rounded_up
         return (each,) * num_iters

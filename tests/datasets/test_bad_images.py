@@ -7,6 +7,7 @@ from tiny_run import draw_images
 from torch.utils.data import DataLoader
 
 import mmdtm.plugin  # noqa: F401
+from mmdtm.datasets import bad_images
 from mmdtm.datasets.transforms import BadImageError
 
 PIPELINE = [dict(type='LoadWholeImage'), dict(type='PackInputs')]
@@ -82,6 +83,18 @@ def test_too_many_bad_images_are_an_error(root, spoil):
         [dataset[i] for i in range(8)]
     assert all(path in str(error.value) for path in bad)
     assert error.type is OSError, 'which a worker process can hand on'
+
+
+def test_each_of_several_processes_counts_what_it_reads(root, spoil, monkeypatch):
+    spoil(2)
+    monkeypatch.setattr(bad_images, 'get_world_size', lambda: 4)
+    dataset = build(root, max_bad_fraction=0.6)
+    assert dataset[0]['data_samples'].img_path == paths(dataset)[6]
+    with pytest.raises(OSError, match='2 of 3 images are bad.*0.6'):
+        dataset[1]
+    # Once it has read all, two are not too many.
+    dataset._read[:] = True
+    assert dataset[1]['data_samples'].img_path == paths(dataset)[2]
 
 
 def test_one_bad_image_of_few_is_no_error(root, spoil):

@@ -107,7 +107,7 @@ class OpenCLIPGenerator(TargetGenerator):
         # Neither the student's initialisation nor a resumed run may depend on
         # what is drawn here.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             tower = _build_vision_tower(
                 config['embed_dim'], config['vision_cfg'], quick_gelu
             )

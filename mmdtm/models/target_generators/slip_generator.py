@@ -73,7 +73,7 @@ class SLIPGenerator(TimmTower):
                 "authors' file, or random_weights=True for a teacher without meaning."
             )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             network = VisionTransformer(
                 num_classes=0, **(ARCHS[arch] if isinstance(arch, str) else arch)
             )

@@ -122,7 +122,7 @@ class TimmGenerator(TimmTower):
             warn_of_random_weights(model)
             pretrained = False
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             network = _build(model, pretrained)
         config = network.pretrained_cfg
         super().__init__(

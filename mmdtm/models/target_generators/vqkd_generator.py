@@ -63,7 +63,7 @@ class VQKDGenerator(TargetGenerator):
                 'without meaning.'
             )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             network = VQKD(
                 encoder_config=dict(
                     arch=arch,

@@ -3,6 +3,7 @@
 import json
 import pickle
 import warnings
+from unittest import mock
 
 import open_clip
 import pytest
@@ -320,9 +321,28 @@ def test_hostile_pickle_is_not_executed(save, clip, clip_config, tmp_path):
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match='hostile.pt holds objects other than plain'):
+    with pytest.raises(ValueError, match='hostile.pt is not loaded') as error:
         build(clip_config, str(path))
     assert not marker.exists()
+    # torch's own message goes on to say how to load it all the same.
+    assert 'weights_only' not in str(error.value) and '\x1b' not in str(error.value)
+
+
+def test_a_page_instead_of_a_file(clip_config, tmp_path):
+    path = tmp_path / 'clip.pt'
+    path.write_text('<html>404</html>')
+    with pytest.raises(ValueError, match='no file of torch.save.*download it') as error:
+        build(clip_config, str(path))
+    assert 'weights_only' not in str(error.value)
+
+
+def test_the_random_state_stays(clip_config):
+    """On all devices: a teacher must not undo ``diff_rank_seed``."""
+    state = torch.get_rng_state()
+    with mock.patch('torch.cuda.manual_seed_all') as cuda:
+        build(clip_config, None, random_weights=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    cuda.assert_not_called()
 
 
 @pytest.mark.parametrize('suffix', ['pt', 'safetensors'])
