@@ -34,7 +34,7 @@ START_FIGURES = {
     'knn_top1': 'k-NN\ntop-1 (%)',
     'finetune_top1': 'fine-tuned\ntop-1 (%)',
     'mIoU': 'UperNet\nmIoU (%)',
-    'pretrain_seconds': 'pre-train.\n(s)',
+    'pretrain_seconds': 'trained\n(s)',
 }
 
 PATCHES = {
@@ -141,7 +141,7 @@ def write_results(args: argparse.Namespace, seeds: list[dict]) -> None:
     (args.work_dir / 'results.json').write_text(json.dumps(content, indent=2) + '\n')
     lines = []
     for part, (_, figures) in TABLES.items():
-        heads = [title.replace('\n', ', ') for title in figures.values()]
+        heads = [title.replace('\n', ' ') for title in figures.values()]
         lines += ['| | ' + ' | '.join(heads) + ' |', '|---|' + '---:|' * len(heads)]
         lines += [f'| {" | ".join(row)} |' for row in rows_of(seeds, part)]
         lines += ['', caption(args, seeds, part), '']
