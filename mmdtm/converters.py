@@ -256,6 +256,7 @@ def to_timm(state: State) -> tuple[State, str]:
         in_chans=arch['in_channels'],
         # create_model drops None, but 0 is no layer scale as well.
         init_values=1e-5 if 'layers.0.gamma_1' in weights else 0,
+        qkv_bias='layers.0.attn.q_bias' in weights,
     )
     usual = dict(
         embed_dim=1024 if is_large else 768,
@@ -266,6 +267,7 @@ def to_timm(state: State) -> tuple[State, str]:
         img_size=224,
         in_chans=3,
         init_values=1e-5,
+        qkv_bias=True,
     )
     arguments = {key: value for key, value in given.items() if value != usual[key]}
     arguments['num_classes'] = len(head['weight']) if head else 0

@@ -211,7 +211,7 @@ class GridSearch:
             environment = dict(
                 GPUS=gpus,
                 PYTHON=sys.executable,
-                MASTER_PORT=str(29500 + place),  # two jobs may share a node
+                MASTER_PORT=str(self._port(run)),
             )
             return [*script, self.config, folder, *rest], environment
         environment = {}
@@ -229,6 +229,12 @@ class GridSearch:
         environment['PYTHON'] = sys.executable
         script = ['bash', str(self.tools / 'dist_train.sh'), self.config, gpus]
         return [*script, *rest], environment
+
+    def _port(self, run: GridRun) -> int:
+        """For a run's processes to meet: its own, since jobs may share a node."""
+        name = str(self.folder(run).absolute()).encode()
+        # Below those that systems hand out by themselves.
+        return 10000 + int.from_bytes(hashlib.sha256(name).digest()[:4], 'big') % 20000
 
     def train(self, lock: int) -> Iterator[GridRun | None]:
         """Carry out what is waiting, ``jobs`` runs at once.

@@ -6,6 +6,8 @@ from pathlib import Path
 # Tests run side by side, and their models are too small to share out. Read when
 # torch is imported, here and in what the tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# They are about the CPU, and start two processes wherever they run.
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

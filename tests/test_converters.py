@@ -195,9 +195,8 @@ def test_variants__features_agree(options, tmp_path):
     images = torch.randn(2, options.get('in_channels', 3), *backbone.img_size)
     expected = backbone(images)[0]
     state = checkpoint_of(backbone)
-    if options != dict(qkv_bias=False):  # timm's default has q and v bias
-        theirs = timm_model(state, tmp_path / 'timm.safetensors')
-        assert_features_agree(theirs.forward_features(images), expected)
+    theirs = timm_model(state, tmp_path / 'timm.safetensors')
+    assert_features_agree(theirs.forward_features(images), expected)
     theirs = transformers_model(state, tmp_path / 'transformers')
     assert_features_agree(theirs(images).last_hidden_state, expected)
 

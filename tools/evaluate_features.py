@@ -134,6 +134,7 @@ def main() -> None:
     if args.checkpoint is not None:
         load_backbone(model.backbone, args.checkpoint)
     model.to(device).requires_grad_(False)
+    model.data_preprocessor.to(device)  # for its inputs; Module.to does not say so
 
     console = Console()
     total = len(train.dataset) + len(val.dataset)

@@ -31,18 +31,29 @@ from mmdtm.report.runs import write_atomically
 HEADER = ['lr', 'weight decay', 'runs', 'mean ± std', 'best']
 
 
-def number(text: str) -> float:
-    """A value of a grid, from its text."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not a number of 0 or more; give values as 3e-4 or 0.05, '
-            'with spaces between them'
-        )
-    return value
+class Values(argparse.Action):
+    """Values of a grid from their texts; what is no number is named and left out."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        cast = int if self.dest == 'seeds' else float
+        numbers = []
+        for text in values:
+            try:
+                value = cast(text)
+            except ValueError:
+                value = math.nan
+            if math.isfinite(value) and value >= 0:
+                numbers.append(value)
+                continue
+            namespace.left_out.append(text)
+            print(
+                f'{option_string}: {text!r} is not a number of 0 or more and is left '
+                'out; give values as 3e-4, 0.05 or 7, with spaces between them',
+                file=sys.stderr,
+            )
+        if not numbers:
+            parser.error(f'{option_string}: no value is left')
+        setattr(namespace, self.dest, numbers)
 
 
 class KeepText(DictAction):
@@ -62,9 +73,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('config', help='any mmengine config')
-    parser.add_argument('--lr', nargs='+', type=number, metavar='LR')
-    parser.add_argument('--weight-decay', nargs='+', type=number, metavar='WD')
-    parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED')
+    parser.add_argument('--lr', nargs='+', action=Values, metavar='LR')
+    parser.add_argument('--weight-decay', nargs='+', action=Values, metavar='WD')
+    parser.add_argument('--seeds', nargs='+', action=Values, metavar='SEED')
     parser.add_argument(
         '--metric', help="figure of the last validation to compare; the evaluator's own"
     )
@@ -100,7 +111,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeepText, default={}, metavar='KEY=VALUE'
     )
-    parser.set_defaults(option_texts=[])
+    parser.set_defaults(option_texts=[], left_out=[])
     args = parser.parse_args(argv)
     if args.lr is None and args.weight_decay is None and args.seeds is None:
         parser.error('nothing to search: give --lr, --weight-decay or --seeds')
@@ -263,7 +274,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
-    return int(any(run.status != 'finished' for run in search.runs))
+    unfinished = any(run.status != 'finished' for run in search.runs)
+    return int(unfinished or bool(args.left_out))
 
 
 if __name__ == '__main__':

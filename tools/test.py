@@ -1,5 +1,7 @@
 """Tests a checkpoint: tools/test.py CONFIG CHECKPOINT, mmpretrain's and mmseg's."""
 
+import os
+import warnings
 from pathlib import Path
 
 from mmengine import dump
@@ -23,7 +25,10 @@ def parse_args():
         help='write the metrics (FILE.json) or all predictions (FILE.pkl) there',
     )
     parser.add_argument(
-        '--show-dir', metavar='DIR', help='draw the predictions over the images, there'
+        '--show-dir',
+        metavar='DIR',
+        help='draw the predictions over the images, there; with one process, since of '
+        'several only the first draws',
     )
     parser.add_argument(
         '--interval',
@@ -46,6 +51,12 @@ def merge_arguments(cfg, args) -> None:
     """Merges what testing alone can be told into the config, in place."""
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show_dir:
+        if args.launcher != 'none' and int(os.environ.get('WORLD_SIZE', 2)) > 1:
+            warnings.warn(
+                f'--show-dir {args.show_dir}: only the first process draws, its share '
+                'of the images. Use tools/test.py with one process to draw all.',
+                stacklevel=2,
+            )
         draw(cfg, args.show_dir, args.interval)
     if args.tta:
         if not (cfg.get('tta_model') and cfg.get('tta_pipeline')):

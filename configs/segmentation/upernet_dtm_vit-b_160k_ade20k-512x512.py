@@ -9,7 +9,7 @@ Command:   tools/dist_train.sh \
 Then:      tools/dist_test.sh \
                configs/segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py \
                work_dirs/upernet_dtm_vit-b_160k_ade20k-512x512/iter_160000.pth 8
-           --show-dir DIR draws the predictions over the images there
+           With one process, --show-dir DIR draws the predictions over the images
 Whole:     --cfg-options model.test_cfg.mode=whole, instead of sliding crops
 Own ViT:   docs/segmentation.md shows the same recipe over another backbone
 """

@@ -55,7 +55,34 @@ def load_config(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config) -> Runner:
     """Builds the config's runner for this machine, see :func:`fit_to_device`."""
     fit_to_device(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    _start_from_one_place(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    _name_the_file(runner)
+    return runner
+
+
+def _start_from_one_place(cfg: Config) -> None:
+    """Ask for no pre-trained backbone where a whole checkpoint follows, in place."""
+    backbone = cfg.model.get('backbone')
+    init_cfg = backbone.get('init_cfg') if isinstance(backbone, dict) else None
+    unnamed = isinstance(init_cfg, dict) and init_cfg.get('checkpoint') == ''
+    if unnamed and (cfg.get('resume') or cfg.get('load_from')):
+        backbone.init_cfg = None
+
+
+def _name_the_file(runner: Runner) -> None:
+    """Let an error about a checkpoint say which; the backbone is not told."""
+    load_checkpoint = runner.load_checkpoint
+
+    def load(filename: str, *args, **kwargs):
+        try:
+            return load_checkpoint(filename, *args, **kwargs)
+        except ValueError as error:
+            if str(filename) in str(error):
+                raise
+            raise ValueError(f'{filename}: {error}') from error
+
+    runner.load_checkpoint = load
 
 
 def leave_processes() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine import dist
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
+from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -84,7 +85,11 @@ def extract_features(
     model.eval()
     extra = getattr(model.backbone, 'num_extra_tokens', 0)
     vectors, labels = [], []
-    with torch.random.fork_rng(devices=[]):  # a loader draws a seed from it
+    # Masked models' backbones mask unless told otherwise.
+    masked = isinstance(model, BaseSelfSupervisor)
+    extract = model.extract_feat if masked else model.backbone
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):  # a loader draws a seed from it
         for batch in loader:
             samples = batch['data_samples']
             if 'gt_label' not in samples[0]:
@@ -97,7 +102,7 @@ def extract_features(
             )['inputs']
             # Self-supervised preprocessors give several views; the first is plain.
             view = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-            vectors.append(pool(model.backbone(view), extra))
+            vectors.append(pool(extract(view), extra))
             labels.append(torch.cat([sample.gt_label for sample in samples]))
             if progress is not None:
                 progress(len(samples))

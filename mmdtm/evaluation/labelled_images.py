@@ -121,7 +121,7 @@ def label_images(
     """
     labelled, unknown = [], {}
     for image in images:
-        word = label or image.resolve().parent.name
+        word = label or image.absolute().parent.name
         try:
             labelled.append((image, classes.index(word)))
         except ValueError as error:
@@ -143,6 +143,7 @@ def read_image(path: str | Path) -> Image.Image:
     # Pillow's decoders raise these on damaged data, depending on the format.
     except (
         OSError,
+        EOFError,
         SyntaxError,
         ValueError,
         UnidentifiedImageError,

@@ -217,7 +217,7 @@ def _read_folder(
         return results
     try:
         run = read_run(folder, name, problems)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         problems.append(str(error))
         return more + results
     for result in more:  # one result.json beside logs is about the same run

@@ -12,7 +12,8 @@ import mmdtm.plugin  # noqa: F401
 from mmdtm.engine.launch import build_runner, find_checkpoint
 from mmdtm.smoke import shrink
 
-CONFIG = Path(__file__).parents[2] / 'configs/dtm_vit-b_300e.py'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIG = CONFIGS / 'dtm_vit-b_300e.py'
 pytestmark = pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 
 
@@ -85,3 +86,33 @@ def test_the_checkpoint_holds_no_teacher(tmp_path):
         'backbone', 'head', 'morphing', 'data_preprocessor',
     }  # fmt: skip
     assert any(name.startswith('backbone.') for name in names)
+
+
+def finetune(folder: Path, **options) -> None:
+    """The shipped config, which asks for a pre-trained backbone, made small."""
+    Visualizer._instance_dict.clear()
+    cfg = Config.fromfile(CONFIGS / 'finetune/dtm_vit-s_300e_in1k.py')
+    init_cfg = cfg.model.backbone.init_cfg
+    cfg.work_dir, cfg.launcher = str(folder), 'none'
+    cfg.experiment_name = f'{folder.name}{len(options)}'
+    shrink(cfg, folder.parent / 'made_data')
+    cfg.model.backbone.init_cfg = init_cfg
+    cfg.merge_from_dict(options)
+    build_runner(cfg).train()
+
+
+def test_a_whole_checkpoint_needs_no_pretrained_backbone(tmp_path):
+    with pytest.raises(ValueError, match='no checkpoint to start from'):
+        finetune(tmp_path / 'a')
+    finetune(tmp_path / 'a', **{'model.backbone.init_cfg': None})
+    saved = tmp_path / 'a/epoch_1.pth'
+    finetune(tmp_path / 'b', load_from=str(saved))
+    assert (tmp_path / 'b/epoch_1.pth').is_file()
+    finetune(tmp_path / 'a', resume=True, load_from=str(saved))
+
+    other = torch.load(saved, weights_only=False)
+    name = 'backbone.layers.0.ffn.layers.1.weight'
+    other['state_dict'][name] = other['state_dict'][name][:, :5]
+    torch.save(other, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='other.pth: .*ffn.layers.1.weight'):
+        finetune(tmp_path / 'c', load_from=str(tmp_path / 'other.pth'))

@@ -6,12 +6,17 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import nn
 
 import mmdtm.plugin  # noqa: F401
 from mmdtm.evaluation.feature_probe import probe_features
 from mmdtm.evaluation.features import build_loader, extract_features, pool
+from mmdtm.smoke import shrink_model
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 COLOURS = {'blue': (0, 0, 255), 'green': (0, 255, 0), 'red': (255, 0, 0)}
 
@@ -173,3 +178,25 @@ def test_two_processes_share_the_images_and_get_all_features(tmp_path):
         torch.testing.assert_close(vectors, alone.vectors)
         assert torch.equal(labels, alone.labels)
         assert result.get('knn_top1') == (100 if rank == 0 else None)
+
+
+@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
+@pytest.mark.parametrize('name', ['mae', 'mae-dtm', 'beitv2-dtm', 'byol-dtm'])
+def test_masked_models_see_whole_images(name, tmp_path):
+    """Features are a function of the image: no mask is drawn for them."""
+    draw(tmp_path, 'train', 2)
+    cfg = Config.fromfile(CONFIGS / f'applicability/{name}_vit-b_100e.py').model
+    shrink_model(cfg)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    # 64 pixels, as a shrunken model takes.
+    data = loader(tmp_path, 'train')
+    data.dataset.pipeline.transforms.insert(
+        1, TRANSFORMS.build(dict(type='mmpretrain.Resize', scale=(64, 64)))
+    )
+    vectors = extract_features(model, data).vectors
+    assert vectors.shape[0] == 6 and vectors.is_floating_point()
+    torch.manual_seed(1)
+    assert torch.equal(extract_features(model, data).vectors, vectors)
+    width = model.backbone.embed_dims
+    assert vectors.shape[1] == width

@@ -165,6 +165,8 @@ def start(stub: Path, *more: str, seconds: float) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # What was started in the background ignores it, and passes that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -267,10 +269,10 @@ def test_another_config_is_refused(stub, search):
 @pytest.mark.parametrize(
     'lr, message',
     [
-        ('1e-4 fast', "argument --lr: 'fast' is not a number of 0 or more"),
-        ('1e-4,3e-4', "argument --lr: '1e-4,3e-4' is not a number"),
-        ('nan', "argument --lr: 'nan' is not a number"),
-        ('-1', "argument --lr: '-1' is not a number"),
+        ('fast', "--lr: 'fast' is not a number of 0 or more"),
+        ('1e-4,3e-4', "--lr: '1e-4,3e-4' is not a number"),
+        ('nan', "--lr: 'nan' is not a number"),
+        ('-1', 'no value is left'),
         ('', 'nothing to search'),
     ],
 )
@@ -278,6 +280,14 @@ def test_values_that_are_none(stub, search, lr, message):
     status, _, err = search(lr=lr)
     assert status == 2 and message in err
     assert not (stub / 'search').exists()
+
+
+def test_the_rest_of_the_grid_goes_on(stub, search):
+    status, out, err = search('--seeds', '0', '1.5', lr='0.1 fast 0.3')
+    assert "--lr: 'fast' is not a number" in err
+    assert "--seeds: '1.5' is not a number" in err
+    assert attempts(stub, 'end') == ['lr0.1_seed0', 'lr0.3_seed0']
+    assert status == 1  # not all that was asked for
 
 
 def test_configs_that_cannot_be_searched(stub, search):
@@ -314,6 +324,9 @@ def test_commands(stub, search):
     assert 'GPUS=4' in lines[0]
     ports = {re.search(r'MASTER_PORT=(\d+)', line)[1] for line in lines}
     assert len(ports) == 2
+    other = search('--dry-run', *slurm, lr='0.1 0.2', work_dir='other')[1]
+    ports |= {re.search(r'MASTER_PORT=(\d+)', line)[1] for line in other.splitlines()}
+    assert len(ports) == 4 and all(10000 <= int(port) < 30000 for port in ports)
     assert '--partition' in search('--launcher', 'slurm')[2]
 
 

@@ -427,3 +427,40 @@ def test_page_in_a_browser(known, tmp_path, browser):
     ]
     assert urls == [report.html.resolve().as_uri()]
     assert browser.log('browser') == []  # no error, no violated policy
+
+
+def test_table_1_of_the_papers_clip(tmp_path):
+    rows = [
+        dict(
+            name=way,
+            config=f'patches_ViT-B-16_{weights}_imagenet_{way}',
+            metrics={'linear_top1': 45.0},
+        )
+        for way in ('without', 'with')
+        for weights in ('openai', 'mine.pt')
+    ]
+    content = dict(kind='patch ensemble', rows=rows)
+    (tmp_path / 'table1.json').write_text(json.dumps(content))
+    report = build_report([tmp_path], tmp_path / 'report')
+    figures = {run.config: report.paper_figure(run) for run in report.runs}
+    assert list(figures.values()).count(None) == 2
+    assert figures['patches_ViT-B-16_openai_imagenet_without'] == 44.2
+    assert figures['patches_ViT-B-16_openai_imagenet_with'] == 46.3
+
+
+def test_a_log_that_may_not_be_read_is_named(known, monkeypatch):
+    from mmdtm.report import runs as module
+
+    read = module.read_run
+
+    def forbidden(folder, *args):
+        if folder.name == 'cub':
+            raise PermissionError(13, 'Permission denied', str(folder))
+        return read(folder, *args)
+
+    monkeypatch.setattr(module, 'read_run', forbidden)
+    found, problems = find_runs([known])
+    assert any(
+        'Permission denied' in problem and 'cub' in problem for problem in problems
+    )
+    assert 'dtm/finetune' in {run.name for run in found}

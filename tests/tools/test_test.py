@@ -139,6 +139,8 @@ def test_out_must_say_what_to_write(classifier, capsys):
 def test_two_processes_give_the_same_metrics(tmp_path, classifier):
     config, checkpoint, *rest = classifier
     out = tmp_path / 'metrics.json'
-    done = run_shell('dist_test.sh', config, checkpoint, 2, *rest, '--out', out)
+    more = ('--out', out, '--show-dir', tmp_path / 'show')
+    done = run_shell('dist_test.sh', config, checkpoint, 2, *rest, *more)
     assert done.returncode == 0, done.stderr
+    assert 'only the first process draws' in done.stderr
     assert json.loads(out.read_text()) == {'accuracy/top1': 50.0}

@@ -153,3 +153,13 @@ def num_morphed(args: argparse.Namespace, clip: ZeroShotCLIP) -> int:
     """N_m: as asked for, or half of the tokens."""
     tokens = clip.grid_size[0] * clip.grid_size[1]
     return tokens // 2 if args.num_morphed is None else args.num_morphed
+
+
+def picture_name(image: Path, taken: set[str]) -> str:
+    """``FOLDER_NAME.png``, numbered where that is taken; takes it."""
+    stem = f'{image.absolute().parent.name}_{image.stem}'
+    name, number = f'{stem}.png', 2
+    while name in taken:
+        name, number = f'{stem}_{number}.png', number + 1
+    taken.add(name)
+    return name

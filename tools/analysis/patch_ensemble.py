@@ -210,7 +210,12 @@ def fold_of_each(labels: Tensor, folds: int) -> Tensor:
 
 
 def probe(
-    way: str, evaluated: Collected, train: Collected | None, folds: int, l2: float
+    way: str,
+    evaluated: Collected,
+    train: Collected | None,
+    folds: int,
+    l2: float,
+    device: str = 'cpu',
 ) -> float:
     """Top-1 of a linear probe, in percent.
 
@@ -220,20 +225,23 @@ def probe(
         train: The images to fit to; None cross-validates on ``evaluated``.
         folds: Of the cross-validation.
         l2: See ``fit_linear_probe``.
+        device: To fit on.
 
     Raises:
         ValueError: If there are too few images or classes.
     """
-    vectors, labels = evaluated.features[way], evaluated.labels
+    vectors, labels = evaluated.features[way].to(device), evaluated.labels.to(device)
     if train is not None:
-        predicted = linear_probe_predict(train.features[way], train.labels, vectors, l2)
+        predicted = linear_probe_predict(
+            train.features[way].to(device), train.labels.to(device), vectors, l2
+        )
         return percent(predicted == labels)
     fewest = int(labels.unique(return_counts=True)[1].min())
     if fewest < 2:
         raise ValueError(
             'cross-validation needs at least two images of each class; give --train'
         )
-    fold = fold_of_each(labels, folds)
+    fold = fold_of_each(labels, folds).to(device)
     predicted = torch.empty_like(labels)
     for index in fold.unique():
         held = fold == index
@@ -310,16 +318,16 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
     probed = None if args.no_probe else 'train' if train else f'{args.folds} folds'
     if probed:
         try:
-            for way in WAYS:
+            for way in track(WAYS, 'linear probes', console=console):
                 results[way]['linear_probe'] = probe(
-                    way, evaluated, train, args.folds, args.l2
+                    way, evaluated, train, args.folds, args.l2, args.device
                 )
         except ValueError as error:
             console.print(f'no linear probe: {error}', style='yellow', markup=False)
             probed = None
     return dict(
         kind='patch ensemble',  # rows for tools/report.py
-        rows=report_rows(args.out, results),
+        rows=report_rows(args, results),
         data=str(args.data),
         train=str(args.train) if train else None,
         model=args.model,
@@ -337,9 +345,11 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
     )
 
 
-def report_rows(out: Path, results: dict) -> list[dict]:
+def report_rows(args: argparse.Namespace, results: dict) -> list[dict]:
     """The results as docs/report.md has them, a row for each of ``WAYS``."""
-    run = f'{out.absolute().parent.name}/{out.stem}'
+    run = f'{args.out.absolute().parent.name}/{args.out.stem}'
+    # By which the report knows the paper's figures: its CLIP on ImageNet.
+    clip = f'{args.model.removesuffix("-quickgelu")}_{args.pretrained}_{args.classes}'
     keys = {
         'zero_shot': 'zero-shot top-1 (%)',
         'right_patches': 'right patches (%)',
@@ -348,7 +358,7 @@ def report_rows(out: Path, results: dict) -> list[dict]:
     return [
         dict(
             name=f'{run}: {title}',
-            config='',
+            config=f'patches_{clip}_{way}',
             metrics={keys[key]: value for key, value in results[way].items()},
         )
         for way, title in WAYS.items()

@@ -35,6 +35,7 @@ from clip_options import (  # noqa: E402
     load_clip,
     load_templates,
     num_morphed,
+    picture_name,
 )
 from PIL import Image  # noqa: E402
 
@@ -249,6 +250,7 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
     distances = class_distances(classifier)
     grid = clip.grid_size
     args.out.mkdir(parents=True, exist_ok=True)
+    names = set()
     for path, target in items:
         try:
             view = clip.transform(read_image(path))[None].to(args.device)
@@ -283,7 +285,7 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             panels,
             args.boxes,
         )
-        file = args.out / f'{path.parent.resolve().name}_{path.stem}.png'
+        file = args.out / picture_name(path, names)
         Image.fromarray(page).save(file)
         yield dict(
             image=str(path),

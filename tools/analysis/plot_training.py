@@ -138,11 +138,14 @@ def accuracy_key(logs: list[TrainingLog]) -> str | None:
 
 
 def smooth(values: list[float], rows: int) -> np.ndarray:
-    """Mean of each value and the ``rows - 1`` before it, fewer at the start."""
-    sums = np.cumsum(np.insert(np.asarray(values, float), 0, 0.0))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - rows, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    """Mean of each value and the ``rows - 1`` before it, as far as they are finite."""
+    values = np.asarray(values, float)
+    padded = np.concatenate([np.full(rows - 1, np.nan), values])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, rows)
+    known = np.isfinite(windows)
+    sums, counts = np.where(known, windows, 0.0).sum(1), known.sum(1)
+    # Where a value is none, the curve has a gap, and the next ones go on.
+    return np.where(np.isfinite(values), sums / np.maximum(counts, 1), np.nan)
 
 
 def draw(

@@ -21,7 +21,11 @@ compat.apply()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from clip_options import add_clip_options, load_generator  # noqa: E402
+from clip_options import (  # noqa: E402
+    add_clip_options,
+    load_generator,
+    picture_name,
+)
 from PIL import Image  # noqa: E402
 
 from mmdtm import visualization as vis  # noqa: E402
@@ -127,9 +131,20 @@ def draw_image(
     return vis.sheet(rows, titles + [f'N_m = {remain}' for remain in num_morphed])
 
 
+def find_all(paths: list[Path]) -> list[Path]:
+    """The images of all paths; one without any is named and left out."""
+    images = []
+    for path in paths:
+        try:
+            images += find_images(path)
+        except FileNotFoundError as error:
+            print(f'left out: {error}', file=sys.stderr)
+    return images
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    written = 0
+    written, names = 0, set()
     try:
         generator = load_generator(args)
         transform = view_transform(generator)
@@ -145,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
             reverse=True,
         )
         args.out.mkdir(parents=True, exist_ok=True)
-        for path in [image for given in args.images for image in find_images(given)]:
+        for path in find_all(args.images):
             try:
                 photo = read_image(path)
             except ValueError as error:
@@ -158,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
             page = draw_image(
                 image, generator(view), grid, num_morphed, args.num_iters, args.fill
             )
-            file = args.out / f'{path.parent.resolve().name}_{path.stem}.png'
+            file = args.out / picture_name(path, names)
             Image.fromarray(page).save(file)
             print(f'wrote {file}')
             written += 1

@@ -194,6 +194,8 @@ class Stages:
         env = dict(
             os.environ, PYTHON=sys.executable, PYTHONUNBUFFERED='1', COLUMNS='100'
         )
+        # Two processes of a small model, whatever the machine has.
+        env['CUDA_VISIBLE_DEVICES'] = ''
         # Keep freed memory: giving back and asking again for every activation
         # takes glibc a good part of a small model's step.
         env.update(MALLOC_MMAP_THRESHOLD_='1000000000', MALLOC_TRIM_THRESHOLD_='-1')

@@ -386,8 +386,9 @@ class DTMViT(BaseBackbone):
             raise ValueError(
                 f'{type(self).__name__}: no checkpoint to start from. Name a '
                 'pre-trained one with --cfg-options '
-                'model.backbone.init_cfg.checkpoint=PATH, or start from random '
-                'weights with model.backbone.init_cfg=None.'
+                'model.backbone.init_cfg.checkpoint=PATH, go on from a whole model '
+                'with --resume or load_from=PATH, or start from random weights with '
+                'model.backbone.init_cfg=None.'
             )
         try:
             super().init_weights()

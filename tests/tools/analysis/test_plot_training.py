@@ -73,6 +73,9 @@ def test_smoothing_averages_the_rows_before(tool):
     values = [4.0, 2.0, 9.0, 5.0]
     assert tool.smooth(values, 1).tolist() == values
     assert tool.smooth(values, 3) == pytest.approx([4, 3, 5, 16 / 3])
+    # A loss that is none leaves a gap, not an end.
+    gap = tool.smooth([1.0, float('nan'), 3.0, 5.0], 2).tolist()
+    assert gap[::2] == [1, 3] and np.isnan(gap[1]) and gap[3] == 4
 
 
 def test_bad_runs_are_named_and_the_rest_is_drawn(tool, runs, capsys):

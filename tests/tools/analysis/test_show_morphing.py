@@ -65,3 +65,12 @@ def test_missing_weights_are_named(tool, world, tmp_path, capsys):
     options = ['--model', 'ViT-B-32', '--pretrained', 'absent.pt', '--device', 'cpu']
     assert tool.main([str(world), '--out', str(tmp_path), *options]) == 1
     assert 'absent.pt' in capsys.readouterr().err
+
+
+def test_a_missing_path_leaves_the_others(tool, clip_args, world, tmp_path, capsys):
+    out = tmp_path / 'out'
+    paths = [tmp_path / 'nowhere', world / 'hen/0.png', world / 'hen/0.png']
+    options = ['--num-iters', '2', '--side', '64', '--out', str(out)]
+    assert tool.main([*map(str, paths), *options, *clip_args]) == 0
+    assert 'nowhere: no such image or folder' in capsys.readouterr().err
+    assert sorted(p.name for p in out.iterdir()) == ['hen_0.png', 'hen_0_2.png']
