@@ -51,7 +51,7 @@ def merge_arguments(cfg, args) -> None:
     """Merges what testing alone can be told into the config, in place."""
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show_dir:
-        if args.launcher != 'none' and int(os.environ.get('WORLD_SIZE', 2)) > 1:
+        if first_of_several(args.launcher):
             warnings.warn(
                 f'--show-dir {args.show_dir}: only the first process draws, its share '
                 'of the images. Use tools/test.py with one process to draw all.',
@@ -66,6 +66,13 @@ def merge_arguments(cfg, args) -> None:
             )
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def first_of_several(launcher: str) -> bool:
+    """Whether this is the first process of a test by several."""
+    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID'))
+    size = os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS'))
+    return launcher != 'none' and rank in ('0', None) and size != '1'
 
 
 def draw(cfg, folder: str, interval: int) -> None:

@@ -1,7 +1,9 @@
 """What tools/train.py and tools/test.py share: from arguments to a Runner."""
 
 import argparse
+import atexit
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -86,13 +88,19 @@ def _name_the_file(runner: Runner) -> None:
 
 
 def leave_processes() -> None:
-    """Ends a finished run's part in a process group.
+    """Ends this process of a finished run, if it is one of several.
 
-    Threads of gloo that are still there when the interpreter exits can abort it,
-    and torchrun then reports a finished run as failed.
+    A thread of gloo that outlives the interpreter aborts the process, and
+    torchrun reports the finished run as failed. So once all are here and what is
+    registered for the end has run, the interpreter does not end in its own time.
     """
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def fit_to_device(cfg: Config) -> None:
