@@ -52,3 +52,8 @@ auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=6, max_keep_ckpts=1)
 )
+# Draws masks and groups into vis_data/vis_image, twice in 750 steps.
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='MorphingVisualHook', interval=375, side=160),
+]

@@ -427,6 +427,14 @@ def test_a_stage_that_writes_nothing_has_failed(tmp_path):
         stages.Stages(todo, tmp_path, tmp_path, Console(file=sys.stderr)).run()
 
 
+def test_stages_leave_gpus_alone(tmp_path, monkeypatch):
+    """Two processes of a small model would ask for two."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+    code = 'import os, sys; sys.exit(os.environ["CUDA_VISIBLE_DEVICES"] != "")'
+    todo = [stages.Stage('look', 'look', [sys.executable, '-S', '-c', code], 1.0)]
+    stages.Stages(todo, tmp_path, tmp_path, Console(file=sys.stderr)).run()
+
+
 def test_the_longest_begin_first_and_nothing_overtakes_one_on_all_cores(tmp_path):
     seconds = dict(a=1.0, b=3.0, c=2.0, d=9.0, e=4.0)
     todo = [
