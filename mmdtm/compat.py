@@ -273,18 +273,24 @@ def checkpoint_globals() -> list:
     ]
 
 
+def refusal(error: pickle.UnpicklingError) -> str:
+    """Why torch's weights-only loader refused a file.
+
+    torch's own words go on to recommend loading without protection.
+    """
+    return str(error.__context__ or error).split('. Please use')[0]
+
+
 def _read_checkpoint(read, name: str):
     """Calls ``read`` with nothing but a checkpoint's own types allowed."""
     try:
         with torch.serialization.safe_globals(checkpoint_globals()):
             loaded = read()
     except pickle.UnpicklingError as error:
-        # torch's own words go on to recommend loading without protection.
-        reason = str(error.__context__ or error).split('. Please use')[0]
         raise ValueError(
             f'{name} is not loaded: it is no checkpoint, or holds more than weights '
-            f'and logs ({reason}), and unpickling that could run any code. If you '
-            'trust where it comes from, keep its tensors alone: '
+            f'and logs ({refusal(error)}), and unpickling that could run any code. If '
+            'you trust where it comes from, keep its tensors alone: '
             'torch.save(model.state_dict(), ...).'
         ) from None
     except (RuntimeError, EOFError, LookupError, UnicodeError) as error:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mmdtm.compat import checkpoint_globals
+from mmdtm.compat import checkpoint_globals, refusal
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -128,12 +128,10 @@ def _read_torch_file(path: Path):
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own words go on to recommend loading without protection.
-        reason = str(error.__context__ or error).split('. Please use')[0]
         raise ValueError(
             f'{path} is not loaded: it is no file of torch.save, or holds objects '
-            f'other than plain weights ({reason}), and unpickling those could run any '
-            'code. Nothing of it was executed. If it should hold weights, download it '
+            f'other than plain weights ({refusal(error)}), and unpickling those could '
+            'run any code. Nothing of it was executed. If it should hold weights, download it '
             "again; if you trust its source, save its tensors as a 'state_dict' alone "
             'or as .safetensors.'
         ) from None

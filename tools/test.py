@@ -1,11 +1,10 @@
 """Tests a checkpoint: tools/test.py CONFIG CHECKPOINT, mmpretrain's and mmseg's."""
 
-import os
 import warnings
 from pathlib import Path
 
 from mmengine import dump
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.evaluator import DumpResults
 
 from mmdtm.engine.launch import (
@@ -51,12 +50,6 @@ def merge_arguments(cfg, args) -> None:
     """Merges what testing alone can be told into the config, in place."""
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show_dir:
-        if first_of_several(args.launcher):
-            warnings.warn(
-                f'--show-dir {args.show_dir}: only the first process draws, its share '
-                'of the images. Use tools/test.py with one process to draw all.',
-                stacklevel=2,
-            )
         draw(cfg, args.show_dir, args.interval)
     if args.tta:
         if not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
@@ -66,13 +59,6 @@ def merge_arguments(cfg, args) -> None:
             )
         cfg.model = {**cfg.tta_model, 'module': cfg.model}
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-
-
-def first_of_several(launcher: str) -> bool:
-    """Whether this is the first process of a test by several."""
-    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID'))
-    size = os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS'))
-    return launcher != 'none' and rank in ('0', None) and size != '1'
 
 
 def draw(cfg, folder: str, interval: int) -> None:
@@ -98,6 +84,12 @@ def main() -> None:
     cfg = load_config(args)
     merge_arguments(cfg, args)
     runner = build_runner(cfg)
+    if args.show_dir and is_main_process() and get_world_size() > 1:
+        warnings.warn(
+            f'--show-dir {args.show_dir}: only the first process draws, its share '
+            'of the images. Use tools/test.py with one process to draw all.',
+            stacklevel=2,
+        )
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

@@ -18,7 +18,7 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import TargetGenerator
+from mmdtm.models.target_generators.base import TargetGenerator, same_weights
 from mmdtm.models.target_generators.openclip_generator import (
     OpenCLIPGenerator,
     find_architecture,
@@ -219,8 +219,7 @@ class ZeroShotCLIP(nn.Module):
         text = config['text_cfg']
         custom = config.pop('custom_text', False) or 'hf_model_name' in text
         build = open_clip.CustomTextCLIP if custom else open_clip.CLIP
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with same_weights():
             clip = build(**config)
         if not random_weights:
             tag = open_clip.get_pretrained_cfg(model, pretrained)

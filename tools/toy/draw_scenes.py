@@ -35,6 +35,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+# What CLIP is asked of a scene's class.
+TEMPLATE = 'a picture of a large {}'
 VERSION = 1  # of the drawing; a folder drawn by another version is redrawn
 
 # Alphabetical, as datasets number class folders.
@@ -527,7 +529,7 @@ def draw_world(
         meta = dict(
             settings=settings,
             classes=SHAPES,
-            templates=['a picture of a large {}'],
+            templates=[TEMPLATE],
             segmentation=dict(
                 classes=SEG_CLASSES,
                 palette=SEG_PALETTE,

@@ -10,6 +10,7 @@ from pathlib import Path
 import mmdtm.plugin  # noqa: F401  isort: skip
 import matplotlib
 import numpy as np
+import plan
 import torch
 from PIL import Image
 
@@ -22,7 +23,7 @@ from mmdtm.training_log import read_training_log
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
-STARTS = {'dtm': 'DTM', 'token-wise': 'token-wise', 'random': 'random start'}
+STARTS = dict(reversed(plan.STARTS.items()))  # DTM first
 COLOURS = dict(zip(STARTS, vis.LINE_COLORS, strict=False))
 STYLES = dict(zip(STARTS, ('-', '--', ':'), strict=True))  # apart without colour
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from draw_scenes import TEMPLATE
 from mmengine.config import Config
 from stages import Stage
 
@@ -16,18 +17,17 @@ STARTS = {'random': 'random start', 'token-wise': 'token-wise', 'dtm': 'DTM'}
 PRETRAIN = {name: CONFIGS / f'{name}_vit-toy.py' for name in ('dtm', 'token-wise')}
 FINETUNE, SEGMENT = CONFIGS / 'finetune_vit-toy.py', CONFIGS / 'upernet_vit-toy.py'
 
-# As draw_scenes.py's meta.json has it.
-TEMPLATE = 'a picture of a large {}'
 # The scene whose patches are looked at; --quick draws it, too.
 SCENE = 'moon/000005'
+SCENE_PICTURE = SCENE.replace('/', '_') + '.png'
 
 # In the order of the report.
 PICTURES = {
     'loss_curves.png': 'Losses of pre-training and segmentation',
     'finetuning.png': 'Fine-tuning, as in Figure 5',
     'morphing.png': 'Images, their block masks and their morphed groups',
-    f'show_morphing/{SCENE.replace("/", "_")}.png': 'Groups for several N_m and k',
-    f'patch_zero_shot/{SCENE.replace("/", "_")}.png': (
+    f'show_morphing/{SCENE_PICTURE}': 'Groups for several N_m and k',
+    f'patch_zero_shot/{SCENE_PICTURE}': (
         'Patch-wise zero-shot classes without and with morphing, as in Figure 2'
     ),
     'segmentation.png': 'Scenes, the truth and the predicted masks',
@@ -198,7 +198,6 @@ def closing_stages(plan: Plan) -> list[Stage]:
     """A small grid search and the pictures, from one seed's results."""
     out, data, clip = plan.args.work_dir, plan.args.data, plan.clip_options()
     analysis, scene = TOOLS / 'analysis', data / f'val/{SCENE}.jpg'
-    picture = SCENE.replace('/', '_') + '.png'
     texts = ['--classes', 'folders', '--templates', TEMPLATE]
 
     def stage(name, title, script, rest, seconds, needs, makes):
@@ -226,12 +225,12 @@ def closing_stages(plan: Plan) -> list[Stage]:
         stage(
             'zero-shot', 'patch-wise zero-shot', analysis / 'patch_zero_shot.py',
             [scene, *clip, *texts, '--out', out / 'patch_zero_shot'], 5, ['clip'],
-            [f'patch_zero_shot/{picture}'],
+            [f'patch_zero_shot/{SCENE_PICTURE}'],
         ),
         stage(
             'groups', 'groups', analysis / 'show_morphing.py',
             [scene, *clip, '--out', out / 'show_morphing'], 5, ['clip'],
-            [f'show_morphing/{picture}'],
+            [f'show_morphing/{SCENE_PICTURE}'],
         ),
         stage(
             'curves', 'fine-tuning curves', analysis / 'plot_training.py',

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -258,6 +259,19 @@ class TargetGenerator(nn.Module):
 
 def _by(size: Sequence[int]) -> str:
     return f'{size[0]}x{size[1]}'
+
+
+@contextlib.contextmanager
+def same_weights() -> Iterator[None]:
+    """Draw weights that are the same in every run and process.
+
+    The random state stays as it was, and a GPU's is not touched: neither the
+    student's initialisation nor a resumed run may depend on what is drawn here, and
+    ranks with seeds of their own keep them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def warn_of_random_weights(model: str) -> None:

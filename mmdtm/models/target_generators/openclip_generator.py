@@ -16,7 +16,11 @@ from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import TargetGenerator, warn_of_random_weights
+from mmdtm.models.target_generators.base import (
+    TargetGenerator,
+    same_weights,
+    warn_of_random_weights,
+)
 from mmdtm.weights import check_weights, read_weights, shorten
 
 
@@ -104,10 +108,7 @@ class OpenCLIPGenerator(TargetGenerator):
         elif weights is not None and not quick_gelu:
             _warn_if_openai(model, path, weights)
 
-        # Neither the student's initialisation nor a resumed run may depend on
-        # what is drawn here.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with same_weights():
             tower = _build_vision_tower(
                 config['embed_dim'], config['vision_cfg'], quick_gelu
             )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from mmpretrain.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import warn_of_random_weights
+from mmdtm.models.target_generators.base import same_weights, warn_of_random_weights
 from mmdtm.models.target_generators.timm_generator import TimmTower
 from mmdtm.weights import check_weights, read_weights, shorten
 
@@ -72,8 +71,7 @@ class SLIPGenerator(TimmTower):
                 'SLIPGenerator has no weights: give checkpoint the path of the '
                 "authors' file, or random_weights=True for a teacher without meaning."
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with same_weights():
             network = VisionTransformer(
                 num_classes=0, **(ARCHS[arch] if isinstance(arch, str) else arch)
             )

@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Sequence
 
 import timm
-import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import TargetGenerator, warn_of_random_weights
+from mmdtm.models.target_generators.base import (
+    TargetGenerator,
+    same_weights,
+    warn_of_random_weights,
+)
 from mmdtm.weights import read_weights
 
 
@@ -121,8 +124,7 @@ class TimmGenerator(TimmTower):
         if random_weights or pretrained is False:
             warn_of_random_weights(model)
             pretrained = False
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with same_weights():
             network = _build(model, pretrained)
         config = network.pretrained_cfg
         super().__init__(

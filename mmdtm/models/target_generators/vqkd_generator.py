@@ -10,7 +10,11 @@ from mmpretrain.models.selfsup import VQKD
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mmdtm.models.target_generators.base import TargetGenerator, warn_of_random_weights
+from mmdtm.models.target_generators.base import (
+    TargetGenerator,
+    same_weights,
+    warn_of_random_weights,
+)
 from mmdtm.weights import check_weights, read_weights
 
 # What turns an image into codes; a file may hold the decoder and counters, too.
@@ -62,8 +66,7 @@ class VQKDGenerator(TargetGenerator):
                 "mmpretrain's vqkd_encoder.pth, or random_weights=True for codes "
                 'without meaning.'
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with same_weights():
             network = VQKD(
                 encoder_config=dict(
                     arch=arch,
