@@ -132,8 +132,8 @@ def _read_torch_file(path: Path):
             f'{path} is not loaded: it is no file of torch.save, or holds objects '
             f'other than plain weights ({refusal(error)}), and unpickling those could '
             'run any code. Nothing of it was executed. If it should hold weights, '
-            "download it again; if you trust its source, save its tensors as a 'state_dict' alone "
-            'or as .safetensors.'
+            'download it again; if you trust its source, save its tensors as a '
+            "'state_dict' alone or as .safetensors."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(

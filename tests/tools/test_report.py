@@ -446,6 +446,13 @@ def test_table_1_of_the_papers_clip(tmp_path):
     assert list(figures.values()).count(None) == 2
     assert figures['patches_ViT-B-16_openai_imagenet_without'] == 44.2
     assert figures['patches_ViT-B-16_openai_imagenet_with'] == 46.3
+    for row in rows:  # as with --no-probe
+        row['metrics'] = {'zero-shot top-1 (%)': 30.0}
+    (tmp_path / 'table1.json').write_text(json.dumps(content))
+    report = build_report([tmp_path], tmp_path / 'again')
+    figures = {run.config: report.paper_figure(run) for run in report.runs}
+    assert figures['patches_ViT-B-16_openai_imagenet_without'] == 26.5
+    assert figures['patches_ViT-B-16_openai_imagenet_with'] == 30.8
 
 
 def test_a_log_that_may_not_be_read_is_named(known, monkeypatch):
