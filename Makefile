@@ -8,7 +8,7 @@ VENV_OPENMMLAB := .venv-openmmlab
 PYTEST := -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test test-fast coverage check lint types clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -43,11 +43,23 @@ test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks
 	$(VENV)/bin/python $(PYTEST)
 	$(VENV_OPENMMLAB)/bin/python $(PYTEST)
 
-lint: install  ## Style and static checks
+test-fast: install  ## The fast tests on the default stack (under two minutes)
+	$(VENV)/bin/python $(PYTEST) -m 'not slow'
+
+coverage: install  ## Branch coverage of the core (mmdtm/morphing)
+	$(VENV)/bin/python -m pytest tests/morphing --cov=mmdtm.morphing --cov-branch \
+	    --cov-report=term-missing
+
+check: lint types test-fast  ## Before each commit: style, types, fast tests
+
+lint: install  ## Style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+types: install  ## Types of the package
+	$(VENV)/bin/mypy
+
 clean:  ## Remove the environments, the results and all caches
 	rm -rf $(VENV) $(VENV_OPENMMLAB) work_dirs build *.egg-info \
-	    .pytest_cache .ruff_cache .hypothesis
+	    .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,15 @@ OPENMMLAB = [
     'mmsegmentation>=1.2.2,<1.3',
     'setuptools<81',  # mmengine 0.10.7 imports pkg_resources
 ]
-TESTS = ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'transformers>=4.40']
+TESTS = [
+    'pytest>=8',
+    'pytest-xdist>=3.5',
+    'pytest-cov>=5',
+    'hypothesis>=6.100',
+    'transformers>=4.40',
+    'ruff>=0.12',
+    'mypy>=1.15',
+]
 DOCS = ['mkdocs>=1.6', 'mkdocs-material>=9.5']
 
 setup(
