@@ -37,7 +37,7 @@ $(VENV_OPENMMLAB)/.installed: requirements/runtime.txt requirements/openmmlab.tx
 	$(call install_into,$(VENV_OPENMMLAB),openmmlab)
 
 quickstart: install  ## The whole path on the embedded data (minutes, no GPU)
-	$(VENV)/bin/python tools/toy/quickstart.py
+	$(VENV)/bin/python examples/toy/quickstart.py
 
 test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks
 	$(VENV)/bin/python $(PYTEST)

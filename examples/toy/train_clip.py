@@ -10,7 +10,7 @@ The result is a folder with two files::
 
 The first two are ``OpenCLIPGenerator``'s ``model_config`` and ``pretrained``.
 
-    python tools/toy/train_clip.py --data data/toy --out work_dirs/toy_clip
+    python examples/toy/train_clip.py --data data/toy --out work_dirs/toy_clip
 """
 
 import argparse
@@ -65,7 +65,7 @@ def load_split(root: Path, split: str, size: int) -> tuple[torch.Tensor, list[di
     if not (root / 'meta.json').exists():
         raise FileNotFoundError(
             f'{root} holds no embedded world (no meta.json). Draw it first: '
-            f'python tools/toy/draw_scenes.py --out {root}'
+            f'python examples/toy/draw_scenes.py --out {root}'
         )
     lines = map(json.loads, (root / 'captions.jsonl').read_text().splitlines())
     lines = [line for line in lines if line['split'] == split]

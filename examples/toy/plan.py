@@ -9,7 +9,8 @@ from mmengine.config import Config
 from stages import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
-TOY, TOOLS, CONFIGS = ROOT / 'tools/toy', ROOT / 'tools', ROOT / 'configs/toy'
+TOY, TOOLS = ROOT / 'examples/toy', ROOT / 'tools'
+CONFIGS = TOY / 'configs'
 PYTHON = sys.executable
 
 # What is compared, in the order of the table, and how it is pre-trained.

@@ -2,13 +2,13 @@
 
 The big configs' classes and pipeline at 64 pixels; `make quickstart` runs it.
 Hardware:  any CPU
-Data:      python tools/toy/draw_scenes.py
-Teacher:   python tools/toy/train_clip.py
-Command:   tools/dist_train.sh configs/toy/dtm_vit-toy.py 2
-Then:      configs/toy/finetune_vit-toy.py, configs/toy/upernet_vit-toy.py
+Data:      python examples/toy/draw_scenes.py
+Teacher:   python examples/toy/train_clip.py
+Command:   tools/dist_train.sh examples/toy/configs/dtm_vit-toy.py 2
+Then:      finetune_vit-toy.py and upernet_vit-toy.py, beside this file
 """
 
-_base_ = ['../dtm_vit-b_300e.py']
+_base_ = ['../../../configs/dtm_vit-b_300e.py']
 
 model = dict(
     backbone=dict(

@@ -4,14 +4,14 @@ Table 13's recipe, shortened; crops and flips alone, since RandAugment, Mixup an
 the like cost more in so few epochs than they bring. It also names the data
 and the backbone for k-NN and the linear probe.
 Hardware:  any CPU
-Command:   tools/dist_train.sh configs/toy/finetune_vit-toy.py 2 \
+Command:   tools/dist_train.sh examples/toy/configs/finetune_vit-toy.py 2 \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 Random:    --cfg-options model.backbone.init_cfg=None
-Frozen:    python tools/evaluate_features.py configs/toy/finetune_vit-toy.py \
+Frozen:    python tools/evaluate_features.py examples/toy/configs/finetune_vit-toy.py \
                PRETRAINED.pth
 """
 
-_base_ = ['../finetune/dtm_vit-b_100e_in1k.py']
+_base_ = ['../../../configs/finetune/dtm_vit-b_100e_in1k.py']
 
 model = dict(
     data_preprocessor=dict(num_classes=10),

@@ -17,7 +17,7 @@ them with ``reduce_zero_label=True``.
 The same settings give the same bytes. A folder is complete once ``meta.json``
 is there: drawing happens beside it and is moved into place at the end.
 
-    python tools/toy/draw_scenes.py --out data/toy
+    python examples/toy/draw_scenes.py --out data/toy
 """
 
 import argparse

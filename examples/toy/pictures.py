@@ -1,6 +1,6 @@
 """The quickstart's pictures: loss curves, block masks and groups, segmentation.
 
-python tools/toy/pictures.py work_dirs/quickstart/seed0 --data data/toy
+python examples/toy/pictures.py work_dirs/quickstart/seed0 --data data/toy
 """
 
 import argparse

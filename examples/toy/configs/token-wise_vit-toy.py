@@ -1,7 +1,7 @@
 """The token-wise baseline on the embedded world: no morphing, all else is DTM's.
 
 Hardware:  any CPU
-Command:   tools/dist_train.sh configs/toy/token-wise_vit-toy.py 2
+Command:   tools/dist_train.sh examples/toy/configs/token-wise_vit-toy.py 2
 """
 
 _base_ = ['./dtm_vit-toy.py']

@@ -24,11 +24,11 @@ from safetensors.torch import load_file
 from mmdtm.models.target_generators import OpenCLIPGenerator
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / 'configs/toy'
+CONFIGS = ROOT / 'examples/toy/configs'
 
 
 # Worker processes of the drawing import it by name, too.
-sys.path.insert(0, str(ROOT / 'tools/toy'))
+sys.path.insert(0, str(ROOT / 'examples/toy'))
 import draw_scenes as scenes  # noqa: E402
 import quickstart  # noqa: E402
 import stages  # noqa: E402
@@ -509,7 +509,7 @@ def test_table_of_several_seeds(tmp_path):
 
 def test_command_lines_answer(tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / 'tools/toy/draw_scenes.py', '--out', tmp_path / 'w',
+        [sys.executable, ROOT / 'examples/toy/draw_scenes.py', '--out', tmp_path / 'w',
          '--num-train', '3'],
         capture_output=True, text=True,
     )  # fmt: skip

@@ -4,12 +4,12 @@ Draws scenes, trains a small CLIP on their captions, pre-trains a small ViT
 against it with DTM and with the token-wise baseline, and measures both beside a
 random start: linear probe, k-NN, fine-tuning, and segmentation with UperNet. Then
 it looks at the CLIP's patches with and without morphing, and searches a small grid.
-Every part is the one that trains the big models, in configs/toy/. Writes
+Every part is the one that trains the big models, with the configs beside it. Writes
 work_dirs/quickstart/: the tables as results.md and results.json, loss_curves.png,
 morphing.png, segmentation.png and others, and the report of all its runs.
 
     make quickstart
-    .venv/bin/python tools/toy/quickstart.py --seeds 3
+    .venv/bin/python examples/toy/quickstart.py --seeds 3
 
 Interrupted, it goes on where it was: finished stages are not repeated.
 """

@@ -4,12 +4,12 @@ The big configs' model, data pipeline and schedule, made small. Images are 96
 pixels wide, half as much again as in pre-training, so that tables of relative
 positions are resized as they are for ADE20K.
 Hardware:  any CPU, a minute on one core
-Command:   tools/dist_train.sh configs/toy/upernet_vit-toy.py 2 \
+Command:   tools/dist_train.sh examples/toy/configs/upernet_vit-toy.py 2 \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 Random:    --cfg-options model.backbone.init_cfg=None
 """
 
-_base_ = ['../segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py']
+_base_ = ['../../../configs/segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py']
 
 # Shapes, then grounds; label 0 of the files is ignored, as ADE20K's.
 classes = (
