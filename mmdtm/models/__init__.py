@@ -9,7 +9,7 @@ from . import (  # noqa: E402, F401
     data_preprocessor,
     heads,
     losses,
-    morphing,
+    morphings,
     selfsup,
     target_generators,
 )

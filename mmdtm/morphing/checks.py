@@ -1,5 +1,7 @@
 """Checks of tensors that enter the core; inner code then trusts them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -74,3 +76,42 @@ def check_option(value: str, options: tuple[str, ...], name: str) -> None:
     """
     if value not in options:
         raise ValueError(f'{name} must be one of {options}, got {value!r}')
+
+
+def check_range(
+    value: int | Sequence[int | None] | None, low: int, high: int | None, name: str
+) -> tuple[int, int]:
+    """Read a fixed number or an inclusive range.
+
+    Args:
+        value: an int (fixed), a pair (lowest, highest), or None for all that
+            is allowed. A highest of None stands for ``high``.
+        low: the lowest allowed.
+        high: the highest allowed; None leaves it open, and needs a highest.
+        name: how error messages call it.
+
+    Returns:
+        (lowest, highest).
+
+    Raises:
+        ValueError: if it is neither, is empty, or leaves [low, high].
+    """
+    if value is None:
+        value = (low, None)
+    if isinstance(value, int):
+        value = (value, value)
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError(
+            f'{name} must be an int or a pair (lowest, highest), got {value!r}'
+        )
+    lowest, highest = value
+    if highest is None:
+        highest = high
+    check_count(lowest, low, high, name)
+    check_count(highest, low, high, name)
+    if lowest > highest:
+        raise ValueError(
+            f'{name} = ({lowest}, {highest}) is an empty range; put the lower number '
+            'first'
+        )
+    return lowest, highest

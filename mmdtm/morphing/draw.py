@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .checks import check_range
+
 
 class Draw(NamedTuple):
     """What a random choice of one level in one training step depends on.
@@ -24,6 +26,22 @@ class Draw(NamedTuple):
         """Choose an int in [low, high], uniformly."""
         # 63 bits against ranges of hundreds: the remainder's bias is nothing.
         return low + self._number(purpose) % (high - low + 1)
+
+    def count(
+        self, span: int | tuple[int, int | None] | None, high: int | None, name: str
+    ) -> int:
+        """Choose how many, uniformly: the name is the purpose.
+
+        Args:
+            span: an int, which is it; or an inclusive range within [1, high],
+                where a highest of None is ``high``. None is the whole range.
+            high: the highest allowed; None leaves it open.
+            name: how error messages call it.
+
+        Raises:
+            ValueError: if the range is empty or leaves [1, high].
+        """
+        return self.uniform_int(*check_range(span, 1, high, name), name)
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return a torch generator on the CPU, for choices made by torch."""

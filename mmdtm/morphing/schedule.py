@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .checks import check_count, check_option
+from .checks import check_count, check_option, check_range
 from .draw import Draw
 
 OVERFLOWS = ('carry', 'drop')
@@ -78,61 +78,6 @@ def effective_schedule(
     return tuple(merges)
 
 
-def check_range(
-    value: int | Sequence[int | None] | None, low: int, high: int | None, name: str
-) -> tuple[int, int | None]:
-    """Read a fixed number or an inclusive range.
-
-    Args:
-        value: an int (fixed), a pair (lowest, highest), or None for all that
-            is allowed. A highest of None stands for ``high``.
-        low: the lowest allowed.
-        high: the highest allowed, None where not known yet.
-        name: how error messages call it.
-
-    Returns:
-        (lowest, highest); highest is None only where ``high`` is.
-
-    Raises:
-        ValueError: if it is neither, is empty, or leaves [low, high].
-    """
-    if value is None:
-        value = (low, None)
-    if isinstance(value, int):
-        check_count(value, low, high, name)
-        return value, value
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise ValueError(
-            f'{name} must be an int or a pair (lowest, highest), got {value!r}'
-        )
-    lowest, highest = value
-    check_count(lowest, low, high, f'the lowest {name}')
-    if highest is None:
-        highest = high
-    if highest is not None:
-        check_count(highest, low, high, f'the highest {name}')
-        if lowest > highest:
-            raise ValueError(
-                f'{name} = ({lowest}, {highest}) is an empty range; put the '
-                'lower number first'
-            )
-    return lowest, highest
-
-
-def check_num_iters(value: int | Sequence[int]) -> tuple[int, int]:
-    """Read a range of k, which has no natural end: both numbers are needed.
-
-    Raises:
-        ValueError: if it is no int and no range within [1, inf).
-    """
-    lowest, highest = check_range(value, 1, None, 'num_iters')
-    if highest is None:
-        raise ValueError(
-            'num_iters needs its highest number: a pair of ints, or one int'
-        )
-    return lowest, highest
-
-
 class DynamicSchedule:
     """Draws N_m and k at random and splits the merges (section 4.2, Eq. 1).
 
@@ -160,11 +105,9 @@ class DynamicSchedule:
         check_option(rounding, ROUNDINGS, 'rounding')
         check_count(num_tokens, 1, None, 'num_tokens')
         lowest = 1 if rounding == 'exact' else 0
-        if num_morphed is None:
-            num_morphed = (1, None)
         self.num_tokens = num_tokens
         self.num_morphed = check_range(num_morphed, lowest, num_tokens, 'num_morphed')
-        self.num_iters = check_num_iters(num_iters)
+        self.num_iters = check_range(num_iters, 1, None, 'num_iters')
         self.rounding = rounding
 
     def draw(

@@ -148,16 +148,16 @@ def test_effective_schedule__refuses(arguments, message):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(num_morphed=(1, 197)), r'highest num_morphed must be in \[1, 196\]'),
+        (dict(num_morphed=(1, 197)), r'num_morphed must be in \[1, 196\]'),
         (dict(num_morphed=200), r'num_morphed must be in \[1, 196\], got 200'),
-        (dict(num_morphed=(0, 4)), r'lowest num_morphed must be in \[1, 196\]'),
+        (dict(num_morphed=(0, 4)), r'num_morphed must be in \[1, 196\]'),
         (dict(num_morphed=(9, 4)), r'\(9, 4\) is an empty range'),
         (dict(num_morphed=(9,)), r'pair \(lowest, highest\), got \(9,\)'),
         (dict(num_morphed='98'), "got '98'"),
         (dict(num_morphed=(0.5, 98)), 'must be an int'),
-        (dict(num_iters=(0, 14)), 'lowest num_iters must be at least 1'),
-        (dict(num_iters=(3, None)), 'num_iters needs its highest number'),
-        (dict(num_iters=None), 'num_iters needs its highest number'),
+        (dict(num_iters=(0, 14)), 'num_iters must be at least 1'),
+        (dict(num_iters=(3, None)), 'num_iters must be an int at least 1'),
+        (dict(num_iters=None), 'num_iters must be an int at least 1'),
         (dict(rounding='round'), "got 'round'"),
     ],
 )

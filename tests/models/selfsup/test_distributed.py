@@ -79,7 +79,7 @@ def test_ranks_draw_differently_unless_told(dtm_cfg, build, monkeypatch):
     drawn = {}
     for share in (False, True):
         for rank in (0, 1):
-            monkeypatch.setattr('mmdtm.models.morphing.base.get_rank', lambda r=rank: r)
+            monkeypatch.setattr('mmdtm.models.morphings.get_rank', lambda r=rank: r)
             model.morphing.share_across_ranks = share
             model.morphing.eval()
             drawn[share, rank] = [a.num_morphed for a in model.morphing(tokens)]

@@ -1,9 +1,16 @@
+import copy
+
 import pytest
 import torch
+from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
+from torch import nn
 
+from mmdtm.models.morphings import BaseMorphing, BipartiteMorphing
 from mmdtm.morphing import (
+    Draw,
     DynamicSchedule,
+    TokenAssignment,
     bipartite_matching,
     downsample,
     dpc_knn,
@@ -23,6 +30,107 @@ ALL = [
 def made_tokens(batch=3, count=36, channels=5):
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, count, channels, generator=generator)
+
+
+class Recording(BaseMorphing):
+    """Notes what it is asked to draw with."""
+
+    def __init__(self, levels=1, **kwargs):
+        super().__init__(levels, **kwargs)
+        self.draws = []
+
+    def assign(self, tokens, draw):
+        assert not torch.is_grad_enabled()
+        self.draws.append(draw)
+        return TokenAssignment.identity(*tokens.shape[:2])
+
+
+def test_forward__gives_one_assignment_per_level():
+    morphing = Recording(levels=3, seed=5)
+    assignments = morphing(made_tokens().requires_grad_())
+    assert len(assignments) == 3
+    assert all(isinstance(a, TokenAssignment) for a in assignments)
+    assert morphing.draws == [Draw(5, 0, level, 0) for level in range(3)]
+
+
+def test_step__counts_forward_passes_in_training_only():
+    morphing = Recording(seed=5)
+    morphing.train()
+    morphing(made_tokens())
+    morphing(made_tokens())
+    morphing.eval()
+    morphing(made_tokens())
+    morphing(made_tokens())
+    morphing.train()
+    morphing(made_tokens())
+    assert [draw.step for draw in morphing.draws] == [0, 1, 2, 2, 2]
+    assert morphing.draw_state.tolist() == [5, 3]
+
+
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict])
+def test_resumed_run__draws_what_the_unbroken_one_does(load):
+    def model(seed):
+        return nn.Sequential(nn.Identity(), BipartiteMorphing(seed=seed))
+
+    def draws(model, steps):
+        tokens = torch.randn(2, 40, 4, generator=torch.Generator().manual_seed(1))
+        return [[a.num_morphed for a in model(tokens)] for _ in range(steps)]
+
+    unbroken = model(seed=1)
+    expected = draws(unbroken, 8)
+    stopped = model(seed=1)
+    assert draws(stopped, 5) == expected[:5]
+
+    resumed = model(seed=2)
+    assert draws(resumed, 2) != expected[:2]  # it has already been running
+    load(resumed, copy.deepcopy(stopped.state_dict()))
+    assert draws(resumed, 3) == expected[5:]
+    assert resumed.state_dict()['1.draw_state'].tolist() == [1, 8]
+
+
+def test_state__survives_what_ddp_and_devices_do_before_the_first_step():
+    morphing = Recording(seed=5)
+    morphing.draw_state.copy_(torch.tensor([8, 13]))  # as DDP's broadcast does
+    morphing(made_tokens())
+    assert morphing.draws == [Draw(8, 13, 0, 0)]
+
+
+def test_seed__is_torchs_by_default():
+    torch.manual_seed(41)
+    assert Recording().draw_state.tolist() == [41, 0]
+
+
+def test_ranks__draw_their_own_or_the_same(monkeypatch):
+    monkeypatch.setattr('mmdtm.models.morphings.get_rank', lambda: 3)
+    own, shared = Recording(seed=1), Recording(seed=1, share_across_ranks=True)
+    own(made_tokens())
+    shared(made_tokens())
+    assert own.draws[0].rank == 3
+    assert shared.draws[0].rank == 0
+
+
+def test_compiled_model__steps_over_it():
+    model = BipartiteMorphing(seed=0)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: model(2 * x)[0].morph(x), backend='eager')
+    other, tokens = BipartiteMorphing(seed=0), made_tokens()
+    for _ in range(4):
+        torch.testing.assert_close(compiled(tokens), other(2 * tokens)[0].morph(tokens))
+    assert model.draw_state.tolist() == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(levels=0), 'levels must be at least 1'),
+        (dict(levels=1.5), 'levels must be an int'),
+        (dict(seed=-1), 'seed must be in'),
+        (dict(seed='a'), 'seed must be an int'),
+    ],
+)
+def test_init__refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        Recording(**options)
 
 
 @pytest.mark.parametrize('cfg', ALL, ids=lambda cfg: cfg['type'])
@@ -171,29 +279,15 @@ def test_downsample__pools_the_grid():
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        (dict(type='BipartiteMorphing', num_morphed=0), 'num_morphed must be at least'),
+        (dict(type='BipartiteMorphing', num_morphed=98), r'\[1, 36\], got 98'),
         (dict(type='BipartiteMorphing', num_morphed=(5, 2)), 'empty range'),
-        (dict(type='BipartiteMorphing', num_iters=(1, None)), 'num_iters needs its'),
+        (dict(type='BipartiteMorphing', num_iters=(1, None)), 'num_iters must be an'),
         (dict(type='BipartiteMorphing', partition='halves'), "got 'halves'"),
         (dict(type='BipartiteMorphing', rounding='up'), "got 'up'"),
         (dict(type='BipartiteMorphing', overflow='keep'), "got 'keep'"),
-        (dict(type='KMeansMorphing', num_clusters=0), 'num_clusters must be at least'),
+        (dict(type='KMeansMorphing', num_clusters=37), r'\[1, 36\], got 37'),
         (dict(type='KMeansMorphing', num_iters=0), 'num_iters must be at least 1'),
         (dict(type='DPCKNNMorphing', num_clusters='a'), 'num_clusters must be an int'),
-    ],
-)
-def test_build__refuses(cfg, message):
-    with pytest.raises(ValueError, match=message):
-        MODELS.build(cfg)
-
-
-@pytest.mark.parametrize(
-    ('cfg', 'message'),
-    [
-        (dict(type='BipartiteMorphing', num_morphed=98), r'\[1, 36\], got 98'),
-        (dict(type='BipartiteMorphing', num_morphed=(1, 98)), r'\[1, 36\], got 98'),
-        (dict(type='KMeansMorphing', num_clusters=37), r'\[1, 36\], got 37'),
-        (dict(type='DPCKNNMorphing', num_clusters=37), r'\[1, 36\], got 37'),
         (dict(type='DownsampleMorphing', stride=4), 'does not divide'),
         (
             dict(type='DownsampleMorphing', grid_size=(4, 8)),
@@ -207,6 +301,6 @@ def test_first_forward__refuses(cfg, message):
         morphing(made_tokens())
 
 
-def test_downsample__refuses_tokens_that_are_no_square():
+def test_downsample__refuses_tokens_that_are_not_a_square():
     with pytest.raises(ValueError, match='35 tokens do not fill a grid of 5 x 5'):
         MODELS.build(dict(type='DownsampleMorphing'))(made_tokens(count=35))
