@@ -60,7 +60,8 @@ SMALL_CLIP = dict(
 # weights, and what needs no change.
 PARTS = {
     'OpenCLIP': SMALL_CLIP,
-    'Layerwise': dict(SMALL_CLIP, num_merged=2),  # of 16 tokens, in each of 4 blocks
+    # Of 16 tokens, in each of 4 blocks.
+    'Layerwise': dict(SMALL_CLIP, num_merged=2, num_clusters=8),
     'SLIP': dict(
         checkpoint=None,
         arch=dict(embed_dim=WIDTH, depth=4, num_heads=3, img_size=SIDE),

@@ -7,4 +7,4 @@ Then:      configs/applicability/finetune_vit-b_100e_in1k.py
 
 _base_ = ['./mae_vit-b_100e.py']
 
-model = dict(morphing=dict(_delete_=True, type='BipartiteMorphing'))
+model = dict(dtm=dict(morphing=dict(_delete_=True, type='BipartiteMorphing')))

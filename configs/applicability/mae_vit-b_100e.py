@@ -36,13 +36,14 @@ model = dict(
         decoder_depth=8,
         decoder_num_heads=16,
     ),
-    head=dict(type='DTMHead', loss=dict(type='DTMLoss', distance='cosine')),
-    target_generator=dict(
-        type='OpenCLIPGenerator',
-        model='ViT-B-16-quickgelu',
-        pretrained='openai',  # or the path of a local file
+    dtm=dict(
+        target_generator=dict(
+            type='OpenCLIPGenerator',
+            model='ViT-B-16-quickgelu',
+            pretrained='openai',  # or the path of a local file
+        ),
+        morphing=dict(type='IdentityMorphing'),
     ),
-    morphing=dict(type='IdentityMorphing'),
     init_cfg=[
         dict(type='Xavier', layer='Linear', distribution='uniform'),
         dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),

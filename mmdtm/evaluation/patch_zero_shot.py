@@ -18,7 +18,8 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import TargetGenerator, same_weights
+from mmdtm.models.target_generators.base import TargetGenerator
+from mmdtm.models.target_generators.frozen import same_weights
 from mmdtm.models.target_generators.openclip_generator import (
     OpenCLIPGenerator,
     find_architecture,

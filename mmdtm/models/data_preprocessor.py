@@ -1,4 +1,4 @@
-"""One crop in, the student's and the teacher's view of it out."""
+"""One crop in, the student's view of it and one of each teacher out."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,24 @@ from mmpretrain.registry import MODELS
 
 @MODELS.register_module()
 class DTMDataPreprocessor(SelfSupDataPreprocessor):
-    """Normalise the same crop twice: for the student and for the teacher.
+    """Normalise the same crop for the student and for each teacher.
 
-    One uint8 crop travels to the device; both views are made there. The masks
+    One uint8 crop travels to the device; all views are made there. The masks
     stay where they are: the algorithm moves them as one tensor.
 
     Args:
         mean: The student's pixel mean, RGB, on the 0-255 scale.
         std: The student's pixel standard deviation, RGB, on the 0-255 scale.
         to_rgb: Whether the pipeline delivers BGR, as OpenMMLab's loaders do.
-        target_mean: The teacher's pixel mean. None, the default, takes the
-            one that the teacher was trained with; the authors' release uses
-            the student's instead (``configs/release``).
+        target_mean: The first teacher's pixel mean. None, the default, takes
+            the one that the teacher was trained with; the authors' release
+            uses the student's instead (``configs/release``).
         target_std: Likewise the standard deviation.
         non_blocking: Whether the copy to the device may overlap computation.
+
+    Raises:
+        ValueError: If only one of ``target_mean`` and ``target_std`` is given,
+            or they are not three numbers.
     """
 
     def __init__(
@@ -40,40 +44,38 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
                 'DTMDataPreprocessor: give target_mean and target_std together, or '
                 f'neither; got {target_mean} and {target_std}.'
             )
-        self.has_target_norm = target_mean is not None
-        self.set_target_norm(target_mean or mean, target_std or std)
-        self.norms = ['', 'target_']  # prefixes of the buffers, a view each
-
-    def set_target_norm(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the normalisation of the teacher's view.
-
-        Args:
-            mean: Three values, RGB, on the 0-255 scale.
-            std: Three values, RGB, on the 0-255 scale.
-        """
-        self._set_norm('target_', mean, std)
+        self.target_norm = None if target_mean is None else (target_mean, target_std)
+        self.num_views = 1  # the student's
 
     def add_view(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Make one more view of the crop, for one more teacher.
+        """Make one more view of the crop, for a teacher.
 
         Args:
-            mean: Three values, RGB, on the 0-255 scale.
-            std: Three values, RGB, on the 0-255 scale.
+            mean: Three values, RGB, on the 0-255 scale; for the first teacher
+                ``target_mean`` counts instead, if given.
+            std: Likewise.
         """
-        self.norms.append(f'view{len(self.norms)}_')
-        self._set_norm(self.norms[-1], mean, std)
-
-    def _set_norm(
-        self, prefix: str, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        for name, value in ((f'{prefix}mean', mean), (f'{prefix}std', std)):
+        if self.num_views == 1 and self.target_norm:
+            mean, std = self.target_norm
+        for name, value in (('mean', mean), ('std', std)):
             if len(value) != 3:
-                raise ValueError(f'{name} needs 3 values (R, G, B), got {value}.')
+                raise ValueError(
+                    f'The {name} of view {self.num_views} is {value}. Give 3 values '
+                    '(R, G, B).'
+                )
             value = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
+            name = f'view{self.num_views}_{name}'
             self.register_buffer(name, value.to(self.mean.device), persistent=False)
+        self.num_views += 1
+
+    def view_norm(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of a view, (3, 1, 1) each; -1 is the last."""
+        view %= self.num_views
+        prefix = f'view{view}_' if view else ''  # the student's are the parent's
+        return getattr(self, f'{prefix}mean'), getattr(self, f'{prefix}std')
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Make both views.
+        """Make the views.
 
         Args:
             data: ``inputs`` (B, 3, H, W) uint8 and ``data_samples``, as
@@ -81,9 +83,9 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             training: Unused; both modes see the same.
 
         Returns:
-            dict: ``inputs`` is the list [student's view, teacher's view] and
-            then the added ones, each (B, 3, H, W) float32; ``data_samples`` is
-            passed through.
+            dict: ``inputs`` is the list of the student's view and then those
+            added, each (B, 3, H, W) float32; ``data_samples`` is passed
+            through.
         """
         images = self.cast_data(data['inputs'])
         if isinstance(images, (list, tuple)):  # pseudo_collate, as in inference
@@ -91,8 +93,6 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
         if self._channel_conversion:
             images = images.flip(1)
         images = images.float()
-        views = [
-            (images - getattr(self, f'{norm}mean')) / getattr(self, f'{norm}std')
-            for norm in self.norms
-        ]
+        norms = [self.view_norm(view) for view in range(self.num_views)]
+        views = [(images - mean) / std for mean, std in norms]
         return {'inputs': views, 'data_samples': data.get('data_samples')}

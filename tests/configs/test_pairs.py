@@ -17,7 +17,7 @@ PAIRS = [
     ('dtm_vit-b_300e', 'baseline/token-wise_vit-b_300e', MORPHING),
     ('dtm_vit-l_300e', 'baseline/token-wise_vit-l_300e', MORPHING),
     ('dtm_vit-b_300e', 'ablation/dtm_vit-b_100e', EPOCHS),
-    ('applicability/mae_vit-b_100e', 'applicability/mae-dtm_vit-b_100e', MORPHING),
+    ('applicability/mae_vit-b_100e', 'applicability/mae-dtm_vit-b_100e', ['model.dtm']),
     (
         'applicability/beitv2_vit-b_100e',
         'applicability/beitv2-dtm_vit-b_100e',
@@ -54,7 +54,8 @@ PAIRS = [
             + [
                 'model.target_generator.type',
                 'model.target_generator.merging',
-                'model.target_generator.num_merged',
+                'model.target_generator.num_clusters',
+                'model.target_generator.num_iters',
             ],
         }.items()
     ),
@@ -68,6 +69,9 @@ PAIRS = [
                 'model.target_generator.type',
                 'model.target_generator.merging',
                 'model.target_generator.num_merged',
+                'model.target_generator.match_keys',
+                'model.target_generator.merge_before_mlp',
+                'model.target_generator.proportional_attention',
             ],
         }.items()
     ),
@@ -124,7 +128,7 @@ def test_pair(one, other, keys):
 @pytest.mark.parametrize('framework', ['mae', 'beitv2', 'byol'])
 def test_the_frameworks_morph_as_dtm_does(framework):
     model = load(f'applicability/{framework}-dtm_vit-b_100e').model
-    ours = MODELS.build(model.get('dtm', model).morphing)
+    ours = MODELS.build(model.dtm.morphing)
     paper = MODELS.build(load('dtm_vit-b_300e').model.morphing)
     drawn = ('levels', 'num_morphed', 'num_iters', 'partition', 'rounding', 'overflow')
     assert [getattr(ours, name) for name in drawn] == [
@@ -135,12 +139,10 @@ def test_the_frameworks_morph_as_dtm_does(framework):
 def test_numbers_of_tables_2_8_and_11():
     fixed = load('ablation/fixed-98_vit-b_100e').model.morphing
     assert fixed.num_morphed == 98  # table 8, of 196
-    for name in (
-        'ablation/layer-wise-kmeans_vit-b_100e',
-        'distillation/layer-wise-bipartite_vit-b_50e',
-    ):
-        merged = load(name).model.target_generator.num_merged
-        assert len(merged) == 12 and 196 - sum(merged) == 98
+    kmeans = load('ablation/layer-wise-kmeans_vit-b_100e').model.target_generator
+    assert (kmeans.num_clusters, kmeans.num_iters) == (98, 5)  # table 11: constant
+    bipartite = load('distillation/layer-wise-bipartite_vit-b_50e').model
+    assert bipartite.target_generator.num_merged == 8  # ToMe's r is constant
     for name in ('token-wise', 'downsampled', 'layer-wise-bipartite', 'dtm'):
         assert load(f'distillation/{name}_vit-b_50e').train_cfg.max_epochs == 50
     assert load('linear_probe/dtm_vit-b_50e_in1k').train_cfg.max_epochs == 50

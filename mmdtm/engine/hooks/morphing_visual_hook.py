@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmdtm.models.selfsup.dtm import stack_masks, supervise
+from mmdtm.models.selfsup.branch import stack_masks
 from mmdtm.visualization import denormalize, morphing_sheet
 
 
@@ -61,7 +61,7 @@ class MorphingVisualHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a model without target tokens before hours have passed."""
-        model = _unwrapped(runner)
+        model = _dtm_part(_unwrapped(runner))
         for part in ('target_generator', 'morphing'):
             if not hasattr(model, part):
                 raise ValueError(
@@ -88,13 +88,14 @@ class MorphingVisualHook(Hook):
         """Draw the first images of a batch.
 
         Args:
-            model: A ``DTM``.
+            model: A ``DTM``, or a framework with a ``DTMBranch``.
             data_batch: As the dataloader gives it.
 
         Returns:
             numpy.ndarray: uint8 (H, W, 3), RGB.
         """
-        preprocessor, morphing = model.data_preprocessor, model.morphing
+        preprocessor, part = model.data_preprocessor, _dtm_part(model)
+        morphing = part.morphing
         data = preprocessor(data_batch, True)
         view = data['inputs'][-1][: self.num_images]
         samples = data['data_samples'][: self.num_images]
@@ -104,7 +105,7 @@ class MorphingVisualHook(Hook):
             if training:
                 morphing.eval()
             try:
-                _, assignments = supervise(model.target_generator, morphing, view)
+                _, assignments = part.target_generator.targets(view, morphing)
             finally:
                 if training:
                     morphing.train()
@@ -113,14 +114,13 @@ class MorphingVisualHook(Hook):
             masks = stack_masks(samples, torch.device('cpu')).numpy()
         images = denormalize(
             view,
-            preprocessor.target_mean.flatten().tolist(),
-            preprocessor.target_std.flatten().tolist(),
+            *(norm.flatten().tolist() for norm in preprocessor.view_norm(-1)),
         )
         return morphing_sheet(
             images,
             masks,
             assignments,
-            model.target_generator.grid_size,
+            part.target_generator.grid_size,
             self.fill,
             self.side,
         )
@@ -129,3 +129,8 @@ class MorphingVisualHook(Hook):
 def _unwrapped(runner: Runner) -> torch.nn.Module:
     model = runner.model
     return model.module if is_model_wrapper(model) else model
+
+
+def _dtm_part(model: torch.nn.Module) -> torch.nn.Module:
+    """What has teacher and morphing: DTM itself, or another framework's branch."""
+    return getattr(model, 'dtm', None) or model

@@ -6,5 +6,14 @@ from .byol import BYOLDTM
 from .distillation import DTMDistillation
 from .dtm import DTM
 from .mae import MAEDTM
+from .vqkd import VQKDGenerator
 
-__all__ = ['BEiTv2DTM', 'BYOLDTM', 'DTM', 'DTMBranch', 'DTMDistillation', 'MAEDTM']
+__all__ = [
+    'BEiTv2DTM',
+    'BYOLDTM',
+    'DTM',
+    'DTMBranch',
+    'DTMDistillation',
+    'MAEDTM',
+    'VQKDGenerator',
+]

@@ -5,8 +5,7 @@ from mmpretrain.models.selfsup import BEiT
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from .branch import DTMBranch
-from .dtm import adopt_normalisation, stack_masks
+from .branch import DTMBranch, attach_tower, first_view, stack_masks
 
 
 @MODELS.register_module()
@@ -23,10 +22,9 @@ class BEiTv2DTM(BEiT):
         neck: Config of a ``BEiTV2Neck``.
         head: Config of a ``BEiTV2Head``.
         target_generator: Config of a ``VQKDGenerator``, the tokenizer.
-        data_preprocessor: Config of a ``DTMDataPreprocessor``; its target view
-            is the tokenizer's, and DTM's teacher gets one of its own.
-        dtm: Arguments of :class:`DTMBranch` but ``backbone``; None for BEiT v2
-            alone.
+        data_preprocessor: Config of a ``DTMDataPreprocessor``.
+        dtm: Arguments of :class:`DTMBranch`: ``target_generator``,
+            ``morphing``, ...; None for BEiT v2 alone.
         init_cfg: As in mmengine.
 
     Raises:
@@ -52,14 +50,10 @@ class BEiTv2DTM(BEiT):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
-        grid = tuple(self.backbone.patch_resolution)
-        self.target_generator.set_student_grid(grid, self.backbone.img_size)
-        adopt_normalisation(self.data_preprocessor, self.target_generator)
+        attach_tower(self.target_generator, self.backbone, self.data_preprocessor)
         self.dtm = None
         if dtm is not None:
-            self.dtm = DTMBranch(self.backbone, **dtm)
-            teacher = self.dtm.teacher
-            self.data_preprocessor.add_view(teacher.mean, teacher.std)
+            self.dtm = DTMBranch(self.backbone, self.data_preprocessor, **dtm)
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
         """The student's features of unmasked images.
@@ -71,8 +65,7 @@ class BEiTv2DTM(BEiT):
         Returns:
             tuple[Tensor]: One tensor per output stage of the backbone.
         """
-        images = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        return self.backbone(images, mask=None)
+        return self.backbone(first_view(inputs), mask=None)
 
     def loss(
         self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs
@@ -99,5 +92,5 @@ class BEiTv2DTM(BEiT):
         loss_1, loss_2 = self.head.loss(tokens, early_tokens, codes, mask)
         losses = dict(loss_1=loss_1, loss_2=loss_2)
         if self.dtm is not None:
-            losses['loss_dtm'] = self.dtm.loss_on_view(tokens, *teacher_view)
+            losses['loss_dtm'] = self.dtm.loss(tokens, *teacher_view)
         return losses

@@ -1,25 +1,30 @@
-"""DTM as an addition to another framework's loss (table 3)."""
+"""DTM as an addition to another framework (table 3), and what that takes."""
 
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import nn
 
-from .dtm import build_head, build_supervision, supervise
+from mmdtm.models.target_generators.frozen import FrozenTower
 
 
 class DTMBranch(BaseModule):
-    """Morphing, projection and loss, and the teacher where there is one.
+    """Teacher, morphing, projection and loss beside a framework's own parts.
 
     Args:
         backbone: The student, built; see :class:`DTM` for what it must have.
+        data_preprocessor: A ``DTMDataPreprocessor``, built, which is told to
+            make the teacher's view of the images. Unused without a teacher.
         morphing: Config of the morphing, or None for a teacher that merges
             tokens itself.
-        head: Config of the ``DTMHead``; by default its widths are the
-            student's and the teacher's.
         target_generator: Config of the teacher. None where the framework
             brings target tokens of the student's own width.
+        head: Config of the ``DTMHead``; by default its widths are the tokens'
+            and the teacher's.
         weight: Of this loss beside the framework's, at least 0.
+        in_channels: Width C of the tokens given to :meth:`loss`. Defaults to
+            the student's.
 
     Raises:
         ValueError: If ``weight`` is negative; see also :class:`DTM`.
@@ -28,51 +33,88 @@ class DTMBranch(BaseModule):
     def __init__(
         self,
         backbone: nn.Module,
+        data_preprocessor: nn.Module,
         morphing: dict | None,
-        head: dict | None = None,
         target_generator: dict | None = None,
+        head: dict | None = None,
         weight: float = 1.0,
+        in_channels: int | None = None,
     ) -> None:
         super().__init__()
         if not weight >= 0:
             raise ValueError(
-                f'The weight of the DTM loss must be at least 0, got {weight}.'
+                f'The weight of the DTM loss is {weight}. Give one of at least 0.'
             )
         self.weight = weight
-        head, width = head or dict(type='DTMHead'), backbone.embed_dims
-        if target_generator is None:
-            self.teacher, self.morphing = None, MODELS.build(morphing)
-            self.head = MODELS.build(dict(in_channels=width, out_channels=width) | head)
-        else:
-            self.teacher, self.morphing = build_supervision(
-                target_generator, morphing, backbone
-            )
-            self.head = build_head(head, width, self.teacher)
+        self.target_generator, out_channels = None, backbone.embed_dims
+        if target_generator is not None:
+            teacher = MODELS.build(target_generator)
+            teacher.check_morphing(morphing)
+            attach_tower(teacher, backbone, data_preprocessor)
+            self.target_generator, out_channels = teacher, teacher.out_channels
+        self.morphing = None if morphing is None else MODELS.build(morphing)
+        widths = dict(
+            in_channels=in_channels or backbone.embed_dims, out_channels=out_channels
+        )
+        self.head = MODELS.build(dict(type='DTMHead') | widths | (head or {}))
 
-    def loss_on_view(self, tokens: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
-        """The weighted loss against the teacher's tokens of an image.
+    def loss(self, tokens: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The weighted loss of the student's tokens.
 
         Args:
-            tokens: The student's patch tokens (B, N, C).
-            view: (B, 3, H, W) normalised for the teacher.
+            tokens: The student's patch tokens (B, N, C), in the image's order.
+            target: The teacher's view of the images, (B, 3, H, W); without a
+                teacher the target tokens (B, N, C), which get no gradient.
 
         Returns:
-            Tensor: A scalar.
+            A scalar.
         """
-        target, assignments = supervise(self.teacher, self.morphing, view)
+        if self.target_generator is not None:
+            target, assignments = self.target_generator.targets(target, self.morphing)
+        else:
+            target = target.detach()
+            assignments = self.morphing(target)
         return self.weight * self.head.loss(tokens, target, assignments)
 
-    def loss_on_tokens(
-        self, tokens: torch.Tensor, target: torch.Tensor
-    ) -> torch.Tensor:
-        """The weighted loss against given target tokens, which get no gradient.
 
-        Args:
-            tokens: The student's patch tokens (B, N, C).
-            target: Target tokens (B, N, C).
+def attach_tower(
+    tower: FrozenTower, backbone: nn.Module, data_preprocessor: nn.Module
+) -> None:
+    """Let a frozen network see the student's images in the student's grid.
 
-        Returns:
-            Tensor: A scalar.
-        """
-        target = target.detach()
-        return self.weight * self.head.loss(tokens, target, self.morphing(target))
+    Args:
+        tower: A teacher or a tokenizer.
+        backbone: The student, built.
+        data_preprocessor: Makes one more view, normalised for the network.
+
+    Raises:
+        ValueError: If the grids cannot be made equal, or the preprocessor makes
+            no views.
+    """
+    if not hasattr(data_preprocessor, 'add_view'):
+        raise ValueError(
+            f'{type(data_preprocessor).__name__} makes no view of the images for '
+            f'{type(tower).__name__}. Use the DTMDataPreprocessor.'
+        )
+    tower.set_student_grid(tuple(backbone.patch_resolution), backbone.img_size)
+    data_preprocessor.add_view(tower.mean, tower.std)
+
+
+def first_view(inputs: torch.Tensor | list) -> torch.Tensor:
+    """The student's view (B, 3, H, W), which may be the first of several."""
+    return inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+
+
+def stack_masks(data_samples: list[DataSample], device: torch.device) -> torch.Tensor:
+    """The batch's masks as one boolean tensor (B, h, w) on the device.
+
+    Raises:
+        ValueError: If the samples hold no mask.
+    """
+    if not data_samples or 'mask' not in data_samples[0]:
+        raise ValueError(
+            'The data samples hold no mask: the pipeline needs a '
+            'BlockMaskGenerator before PackInputs.'
+        )
+    masks = torch.stack([sample.mask for sample in data_samples])
+    return masks.to(device, dtype=torch.bool, non_blocking=True)

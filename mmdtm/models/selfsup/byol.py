@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from .branch import DTMBranch
+from .branch import DTMBranch, first_view
 
 
 @MODELS.register_module()
@@ -23,8 +23,8 @@ class BYOLDTM(BYOL):
         backbone: Config of a ViT with ``out_type='raw'``.
         neck: Config of the projector, on (B, C).
         head: Config of a ``LatentPredictHead``.
-        dtm: Arguments of :class:`DTMBranch` but ``backbone`` and
-            ``target_generator``; None for BYOL alone.
+        dtm: Arguments of :class:`DTMBranch`: ``morphing``, ``weight``, ...,
+            but no ``target_generator``; None for BYOL alone.
         **kwargs: See mmpretrain's ``BYOL``.
     """
 
@@ -34,7 +34,9 @@ class BYOLDTM(BYOL):
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self.dtm = None
         if dtm is not None:
-            self.dtm = DTMBranch(self.backbone, target_generator=None, **dtm)
+            self.dtm = DTMBranch(
+                self.backbone, self.data_preprocessor, target_generator=None, **dtm
+            )
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
         """The online encoder's features.
@@ -45,8 +47,7 @@ class BYOLDTM(BYOL):
         Returns:
             tuple[Tensor]: One tensor per output stage of the backbone.
         """
-        images = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        return self.backbone(images)
+        return self.backbone(first_view(inputs))
 
     def loss(
         self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs
@@ -71,8 +72,8 @@ class BYOLDTM(BYOL):
         loss_2 = self.head.loss(image_2, target_1)
         losses = dict(loss=2.0 * (loss_1 + loss_2))
         if self.dtm is not None:
-            dtm_1 = self.dtm.loss_on_tokens(tokens_1, target_tokens_1)
-            dtm_2 = self.dtm.loss_on_tokens(tokens_2, target_tokens_2)
+            dtm_1 = self.dtm.loss(tokens_1, target_tokens_1)
+            dtm_2 = self.dtm.loss(tokens_2, target_tokens_2)
             losses['loss_dtm'] = (dtm_1 + dtm_2) / 2
         return losses
 

@@ -1,15 +1,16 @@
 """MAE that predicts a teacher's tokens, with or without DTM (table 3)."""
 
 import torch
+from mmpretrain.models.selfsup import MAE
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from .dtm import DTM
+from .branch import DTMBranch, first_view
 
 
 @MODELS.register_module()
-class MAEDTM(DTM):
+class MAEDTM(MAE):
     """mmpretrain's MAE with a teacher's tokens as the target instead of pixels.
 
     The encoder sees the visible patches alone; the decoder puts them and mask
@@ -22,28 +23,61 @@ class MAEDTM(DTM):
         backbone: Config of a ``MAEViT``.
         neck: Config of a ``MAEPretrainDecoder``. Its last linear layer, to
             pixels, gives way to the head's.
-        head: Config of the ``DTMHead``; ``in_channels`` defaults to the
+        dtm: Arguments of :class:`DTMBranch`: ``target_generator``,
+            ``morphing``, ...; the head's ``in_channels`` defaults to the
             decoder's width.
-        **kwargs: See :class:`DTM`.
+        data_preprocessor: Config of a ``DTMDataPreprocessor``.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: See :class:`DTMBranch`.
     """
 
-    def __init__(self, backbone: dict, neck: dict, head: dict, **kwargs) -> None:
-        neck = MODELS.build(neck)
-        width = neck.decoder_pred.in_features
-        neck.decoder_pred = nn.Identity()
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        dtm: dict,
+        data_preprocessor: dict,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
         super().__init__(
-            backbone=backbone, head=dict(in_channels=width) | head, **kwargs
+            backbone=backbone,
+            neck=neck,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
         )
-        self.neck = neck
+        width = self.neck.decoder_pred.in_features
+        self.neck.decoder_pred = nn.Identity()
+        self.dtm = DTMBranch(
+            self.backbone, self.data_preprocessor, in_channels=width, **dtm
+        )
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
-        """The encoder's features of unmasked images; see :class:`DTM`."""
-        images = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        return self.backbone(images, mask=None)
+        """The encoder's features of unmasked images.
 
-    def student_tokens(
-        self, view: torch.Tensor, data_samples: list[DataSample]
-    ) -> torch.Tensor:
-        """The decoder's tokens in the image's order, (B, N, C)."""
-        latent, _, ids_restore = self.backbone(view)  # draws its own mask
-        return self.neck(latent, ids_restore)
+        Args:
+            inputs: (B, 3, H, W) normalised for the student, or the
+                preprocessor's views.
+
+        Returns:
+            tuple[Tensor]: One tensor per output stage of the backbone.
+        """
+        return self.backbone(first_view(inputs), mask=None)
+
+    def loss(
+        self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs
+    ) -> dict[str, torch.Tensor]:
+        """One training step.
+
+        Args:
+            inputs: The student's and the teacher's view, (B, 3, H, W) each.
+            data_samples: Unused: the encoder draws its own mask.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, a scalar.
+        """
+        student_view, teacher_view = inputs
+        latent, _, ids_restore = self.backbone(student_view)
+        tokens = self.neck(latent, ids_restore)
+        return dict(loss=self.dtm.loss(tokens, teacher_view))

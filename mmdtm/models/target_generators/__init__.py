@@ -5,7 +5,6 @@ from mmdtm.models.target_generators.layerwise import LayerwiseMorphingGenerator
 from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
 from mmdtm.models.target_generators.slip_generator import SLIPGenerator
 from mmdtm.models.target_generators.timm_generator import TimmGenerator
-from mmdtm.models.target_generators.vqkd_generator import VQKDGenerator
 
 __all__ = [
     'LayerwiseMorphingGenerator',
@@ -13,5 +12,4 @@ __all__ = [
     'SLIPGenerator',
     'TargetGenerator',
     'TimmGenerator',
-    'VQKDGenerator',
 ]

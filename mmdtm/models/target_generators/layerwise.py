@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
@@ -15,31 +17,41 @@ from mmdtm.morphing import TokenAssignment, bipartite_matching, kmeans
 
 @MODELS.register_module()
 class LayerwiseMorphingGenerator(OpenCLIPGenerator):
-    """A CLIP whose patch tokens merge after each block, a fixed number of them.
+    """A CLIP whose patch tokens merge in each block, by fixed numbers.
 
     The comparison that tables 2 and 11 draw: the later blocks see merged
-    tokens only, where DTM merges the finished tokens. After each block the
-    patch tokens (never the class token) are grouped, and each group becomes
-    the mean of all the original tokens in it. Which token each original one
-    went into is kept all along, so that the student's tokens can be merged
-    alike.
+    tokens only, where DTM merges the finished tokens. In each block the patch
+    tokens (never the class token) are grouped, and each group becomes the mean
+    of all the original tokens in it. Which token each original one went into
+    is kept all along, so that the student's tokens can be merged alike.
 
-    Merged tokens attend and are attended to as any token. With
-    ``proportional_attention`` a token that stands for s original ones weighs
-    as much as s equal ones: log(s) is added to its attention logits. The paper
-    does not say which; it is off by default.
+    Table 2's row cites ToMe (Bolya et al., "Token Merging: Your ViT But
+    Faster", arXiv 2210.09461). With ``match_keys``, ``merge_before_mlp`` and
+    ``proportional_attention`` the tokens merge as there (section 3); without
+    them, after each whole block and by the tokens themselves.
 
     Args:
         merging (str): 'bipartite': one iteration of bipartite matching of even
-            and odd positions after each block. 'kmeans': K-means on normalised
-            tokens, starting from tokens at even distances in their order, so
-            that nothing is drawn. Defaults to 'bipartite'.
-        num_merged (int or Sequence[int]): How many tokens fewer there are
-            after each block; one number for all blocks, or one for each. The
-            paper gives no numbers; 8 leaves 100 of 196 tokens after 12 blocks.
-            Defaults to 8.
+            and odd positions. 'kmeans': K-means on normalised tokens, starting
+            from tokens at even distances in their order, so that nothing is
+            drawn. Defaults to 'bipartite'.
+        num_merged (int or Sequence[int]): For 'bipartite', ToMe's r: how many
+            tokens fewer there are after each block; one number for all blocks,
+            or one for each. The paper gives no numbers; 8 leaves 100 of 196
+            tokens after 12 blocks. Defaults to 8.
+        num_clusters (int or Sequence[int]): For 'kmeans', how many tokens
+            there are after each block. With one number for all (table 11: a
+            constant number of clusters) the first block merges, and the later
+            ones find as many tokens as clusters. Defaults to 98.
         num_iters (int): Iterations of K-means. Defaults to 5.
-        proportional_attention (bool): See above. Defaults to False.
+        match_keys (bool): Compare tokens by the keys of the block's attention,
+            averaged over its heads, instead of by themselves. Defaults to
+            False.
+        merge_before_mlp (bool): Merge between the block's attention and its
+            MLP, instead of after both. Defaults to False.
+        proportional_attention (bool): A token that stands for s original ones
+            is attended to as s equal ones would be: log(s) is added to its
+            attention logits. Defaults to False.
         **kwargs: The teacher itself; see :class:`OpenCLIPGenerator`.
 
     Raises:
@@ -48,30 +60,37 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
         FileNotFoundError: See :class:`OpenCLIPGenerator`.
     """
 
-    assigns_tokens = True
+    smoke: ClassVar[dict] = dict(OpenCLIPGenerator.smoke, num_merged=2, num_clusters=8)
 
     def __init__(
         self,
         merging: str = 'bipartite',
         num_merged: int | Sequence[int] = 8,
+        num_clusters: int | Sequence[int] = 98,
         num_iters: int = 5,
+        match_keys: bool = False,
+        merge_before_mlp: bool = False,
         proportional_attention: bool = False,
         **kwargs,
     ) -> None:
         if merging not in ('bipartite', 'kmeans'):
             raise ValueError(f"merging is {merging!r}; choose 'bipartite' or 'kmeans'.")
         super().__init__(**kwargs)
-        num_blocks = len(self.teacher.transformer.resblocks)
-        if isinstance(num_merged, int):
-            num_merged = [num_merged] * num_blocks
-        if len(num_merged) != num_blocks or min(num_merged) < 0:
+        blocks = self.teacher.transformer.resblocks
+        if not isinstance(blocks[0], ResidualAttentionBlock):
             raise ValueError(
-                f'num_merged is {list(num_merged)}; give one number of at least 0, or '
-                f"one for each of the teacher's {num_blocks} blocks."
+                f"This CLIP's blocks are {type(blocks[0]).__name__}s, in which no "
+                "tokens can merge. Choose a CLIP of open_clip's plain blocks, such as "
+                'ViT-B-16-quickgelu.'
             )
         self.merging = merging
-        self.num_merged = tuple(num_merged)
+        if merging == 'bipartite':
+            self.num_merged = _per_block('num_merged', num_merged, 0, len(blocks))
+        else:
+            self.num_clusters = _per_block('num_clusters', num_clusters, 1, len(blocks))
         self.num_iters = num_iters
+        self.match_keys = match_keys
+        self.merge_before_mlp = merge_before_mlp
         self.proportional_attention = proportional_attention
 
     def set_student_grid(
@@ -79,83 +98,144 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
     ) -> None:
         """See the base class; also checks that so many tokens can merge."""
         super().set_student_grid(grid_size, img_size)
-        self.check_num_merged()
+        self.tokens_left()
 
-    def check_num_merged(self) -> None:
-        """Check that every block has the tokens to merge.
+    def tokens_left(self) -> list[int]:
+        """Number of patch tokens after each block.
 
         Raises:
-            ValueError: If not; names the block.
+            ValueError: If a block lacks the tokens to merge; names the block.
         """
         count = self.grid_size[0] * self.grid_size[1]
+        if self.merging == 'kmeans':
+            for block, clusters in enumerate(self.num_clusters):
+                if clusters > count:
+                    raise ValueError(
+                        f'num_clusters asks for {clusters} clusters in block {block}, '
+                        f'where {count} tokens are left. Lower num_clusters.'
+                    )
+                count = clusters
+            return list(self.num_clusters)
+        left = []
         for block, merged in enumerate(self.num_merged):
-            limit = count // 2 if self.merging == 'bipartite' else count - 1
-            if merged > limit:
+            if merged > count // 2:
                 raise ValueError(
-                    f'num_merged asks for {merged} merged tokens after block {block}, '
-                    f'where {count} are left and at most {limit} can merge by '
-                    f'{self.merging}. Lower num_merged.'
+                    f'num_merged asks for {merged} merged tokens in block {block}, '
+                    f'where {count} are left and at most {count // 2} can merge by '
+                    'bipartite matching. Lower num_merged.'
                 )
             count -= merged
+            left.append(count)
+        return left
 
-    def extract_tokens(self, images: Tensor) -> tuple[Tensor, list[TokenAssignment]]:
-        """Merge after each block; see the base class.
+    def check_morphing(self, morphing: object | None) -> None:
+        """Check that there is none.
+
+        Raises:
+            ValueError: If there is.
+        """
+        if morphing is not None:
+            raise ValueError(
+                f'{type(self).__name__} merges tokens itself, and there is a morphing, '
+                'too. Set morphing=None.'
+            )
+
+    def targets(
+        self, images: Tensor, morphing: None = None
+    ) -> tuple[Tensor, list[TokenAssignment]]:
+        """Target tokens, each position holding the token it merged into.
 
         Returns:
-            tuple: v, (B, N, D), each position holding the token it merged
-            into, and a list of one assignment of N tokens.
+            v, float32 (B, N, D), and a list of one assignment of N tokens.
         """
-        self.check_num_merged()
+        tokens, assignment = self.run(self.merge_tokens, images)
+        return tokens.float(), [assignment]
+
+    def extract_tokens(self, images: Tensor) -> Tensor:
+        return self.merge_tokens(images)[0]
+
+    def merge_tokens(self, images: Tensor) -> tuple[Tensor, TokenAssignment]:
+        """Run the network on (B, 3, H, W) and merge in each block."""
         tower = self.teacher
         x = tower._embeds(images)  # (B, 1 + N, C)
-        batch_size, count = x.shape[0], x.shape[1] - 1
-        assignment = TokenAssignment.identity(batch_size, count, x.device)
-        sizes = x.new_ones(batch_size, count, 1, dtype=torch.float32)
-        merged_before = False
-        for block, merged in zip(
-            tower.transformer.resblocks, self.num_merged, strict=True
+        assignment = TokenAssignment.identity(len(x), x.shape[1] - 1, x.device)
+        for block, count in zip(
+            tower.transformer.resblocks, self.tokens_left(), strict=True
         ):
+            # As the block's own forward, with places to look in and to merge.
+            inputs = block.ln_1(x)
             mask = None
-            if self.proportional_attention and merged_before:
-                mask = _attention_mask(sizes, block.attn.num_heads)
-            x = block(x, attn_mask=mask)
-            if merged:
-                x, sizes, assignment = self._merge(x, sizes, assignment, merged)
-                merged_before = True
+            if self.proportional_attention and x.shape[1] <= assignment.num_tokens:
+                mask = _attention_mask(assignment.sizes(), block.attn.num_heads)
+            x = x + block.ls_1(block.attention(inputs, attn_mask=mask))
+            keys = _keys(block, inputs)[:, 1:] if self.match_keys else None
+            if self.merge_before_mlp:
+                x, assignment = self._merge(x, keys, assignment, count)
+            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+            if not self.merge_before_mlp:
+                x, assignment = self._merge(x, keys, assignment, count)
         tokens = tower.ln_post(x)[:, 1:] @ tower.proj
-        return assignment.unmorph(tokens), [assignment]
+        return assignment.unmorph(tokens), assignment
 
     def _merge(
-        self, x: Tensor, sizes: Tensor, assignment: TokenAssignment, merged: int
-    ) -> tuple[Tensor, Tensor, TokenAssignment]:
-        """Merge patch tokens into ``merged`` fewer ones.
+        self, x: Tensor, keys: Tensor | None, assignment: TokenAssignment, count: int
+    ) -> tuple[Tensor, TokenAssignment]:
+        """Merge t patch tokens into ``count``.
 
         Args:
-            x (Tensor): (B, 1 + t, C), class token first.
-            sizes (Tensor): (B, t, 1), original tokens in each.
-            assignment (TokenAssignment): Of the original tokens to the t.
-            merged (int): How many fewer.
+            x: (B, 1 + t, C), class token first.
+            keys: (B, t, K), what tells which are alike; None for the tokens.
+            assignment: Of the original tokens to the t.
+            count: Number of tokens afterwards.
 
         Returns:
-            tuple: The same three, for t - merged tokens.
+            The tokens (B, 1 + count, C) and their assignment.
         """
         tokens = x[:, 1:]
+        if count == tokens.shape[1]:
+            return x, assignment
+        compared = tokens if keys is None else keys
         if self.merging == 'bipartite':
-            step = bipartite_matching(tokens, (merged,), check_finite=False)
+            merged = tokens.shape[1] - count
+            step = bipartite_matching(compared, (merged,), check_finite=False)
         else:
-            centres = _even_tokens(tokens, tokens.shape[1] - merged)
+            centres = _even_tokens(compared, count)
             step = kmeans(
-                tokens,
-                centres.shape[1],
+                compared,
+                count,
                 self.num_iters,
                 init=F.normalize(centres.float(), dim=2),
                 check_finite=False,
             )
+        sizes = assignment.sizes().unsqueeze(2).float()
         summed = step.morph(tokens.float() * sizes, reduce='sum')
-        sizes = step.morph(sizes, reduce='sum')
-        x = torch.cat([x[:, :1], (summed / sizes).to(x.dtype)], dim=1)
         labels = step.labels.gather(1, assignment.labels)
-        return x, sizes, TokenAssignment.trusted(labels, step.num_morphed)
+        assignment = TokenAssignment.trusted(labels, count)
+        means = summed / assignment.sizes().unsqueeze(2)
+        return torch.cat([x[:, :1], means.to(x.dtype)], dim=1), assignment
+
+
+def _per_block(
+    name: str, numbers: int | Sequence[int], lowest: int, num_blocks: int
+) -> tuple[int, ...]:
+    """One number for each block."""
+    if isinstance(numbers, int):
+        numbers = [numbers] * num_blocks
+    if len(numbers) != num_blocks or min(numbers) < lowest:
+        raise ValueError(
+            f'{name} is {list(numbers)}; give one number of at least {lowest}, or one '
+            f"for each of the teacher's {num_blocks} blocks."
+        )
+    return tuple(numbers)
+
+
+def _keys(block: ResidualAttentionBlock, inputs: Tensor) -> Tensor:
+    """The keys of a block's attention, mean over its heads: (B, 1 + t, C / heads)."""
+    attention = block.attn
+    weight = attention.in_proj_weight.chunk(3)[1]
+    bias = attention.in_proj_bias.chunk(3)[1]
+    keys = F.linear(inputs, weight, bias)
+    return keys.unflatten(2, (attention.num_heads, -1)).mean(dim=2)
 
 
 def _even_tokens(tokens: Tensor, count: int) -> Tensor:
@@ -166,6 +246,6 @@ def _even_tokens(tokens: Tensor, count: int) -> Tensor:
 
 def _attention_mask(sizes: Tensor, num_heads: int) -> Tensor:
     """log(size) of each attended token, (B * heads, 1 + t, 1 + t)."""
-    logits = F.pad(sizes.squeeze(2).log(), (1, 0))  # the class token has size 1
+    logits = F.pad(sizes.float().log(), (1, 0))  # the class token has size 1
     length = logits.shape[1]
     return logits[:, None].repeat_interleave(num_heads, dim=0).expand(-1, length, -1)

@@ -6,8 +6,10 @@ import difflib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import open_clip
 import torch
@@ -16,11 +18,8 @@ from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import (
-    TargetGenerator,
-    same_weights,
-    warn_of_random_weights,
-)
+from mmdtm.models.target_generators.base import TargetGenerator
+from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.weights import check_weights, read_weights, shorten
 
 
@@ -56,14 +55,8 @@ class OpenCLIPGenerator(TargetGenerator):
             and std come from there. Defaults to None.
         force_quick_gelu (bool, optional): Whether to use QuickGELU, against
             all said above. Defaults to None.
-        mean (Sequence[float], optional): Three channel means for pixels
-            0-255, RGB. Defaults to the model's own.
-        std (Sequence[float], optional): Likewise the deviations.
-        dtype (str, optional): Precision; see :class:`TargetGenerator`.
-        random_weights (bool): Build the tower without weights and load none,
-            to try things out: the targets mean nothing, and a warning says
-            so. The weights are the same in every run and process. Defaults to
-            False.
+        **kwargs: ``mean``, ``std``, ``dtype`` and ``random_weights``; see
+            :class:`FrozenTower`.
 
     Raises:
         FileNotFoundError: If ``pretrained`` is neither a tag nor a file, the
@@ -72,72 +65,30 @@ class OpenCLIPGenerator(TargetGenerator):
             file is not this CLIP or not plain weights.
     """
 
+    smoke: ClassVar[dict] = dict(
+        model='smoke',
+        model_config=dict(
+            embed_dim=24,
+            vision_cfg=dict(
+                image_size=64, layers=4, width=32, head_width=16, patch_size=16
+            ),
+        ),
+        pretrained=None,
+        random_weights=True,
+    )
+
     def __init__(
         self,
         model: str = 'ViT-B-16-quickgelu',
         pretrained: str | None = 'openai',
         model_config: str | dict | None = None,
         force_quick_gelu: bool | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        dtype: str | None = None,
-        random_weights: bool = False,
+        **kwargs,
     ) -> None:
-        model = model.replace('/', '-')  # OpenAI writes ViT-B/16
-        config, preprocess = find_architecture(model, model_config)
-        tag = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
-        if random_weights:
-            warn_of_random_weights(model)
-            weights, metadata, path = None, {}, None
-        elif pretrained is None:
-            raise ValueError(
-                'OpenCLIPGenerator has no weights: pretrained is None. Give a tag or '
-                'a file, or random_weights=True for a teacher without meaning.'
-            )
-        else:
-            path = find_weights(model, pretrained, tag)
-            weights, metadata = read_weights(path)
-
-        quick_gelu = config.get('quick_gelu', False)
-        if force_quick_gelu is not None:
-            quick_gelu = force_quick_gelu
-        elif tag:
-            quick_gelu = tag.get('quick_gelu', False)
-        elif 'quick_gelu' in metadata:
-            quick_gelu = metadata['quick_gelu'] == 'true'
-        elif weights is not None and not quick_gelu:
-            _warn_if_openai(model, path, weights)
-
-        with same_weights():
-            tower = _build_vision_tower(
-                config['embed_dim'], config['vision_cfg'], quick_gelu
-            )
-        _check_tower(model, tower)
-        if weights is not None:
-            visual = {
-                name.removeprefix('visual.'): value
-                for name, value in weights.items()
-                if name.startswith('visual.')
-            }
-            if not visual:
-                raise ValueError(
-                    f"{path} is not a CLIP in open_clip's key names: no key begins "
-                    f"with 'visual.', such as visual.conv1.weight and visual.proj. It "
-                    f'holds {shorten(weights)}.'
-                )
-            check_weights(path, tower.state_dict(), visual, f'the CLIP {model}')
-            tower.load_state_dict(visual)
-
-        preprocess = {**preprocess, **{k: tag[k] for k in ('mean', 'std') if k in tag}}
-        super().__init__(
-            tower,
-            mean=mean or [255 * value for value in preprocess['mean']],
-            std=std or [255 * value for value in preprocess['std']],
-            out_channels=tower.output_dim,
-            patch_size=tower.patch_size,
-            input_size=tower.image_size,
-            dtype=dtype,
+        build = partial(
+            build_tower, model.replace('/', '-'), model_config, force_quick_gelu
         )
+        super().__init__(build, pretrained, **kwargs)
 
     def extract_tokens(self, images: Tensor) -> Tensor:
         tower = self.teacher
@@ -165,6 +116,61 @@ class OpenCLIPGenerator(TargetGenerator):
             state['visual.positional_embedding'], requires_grad=False
         )
         tower.image_size, tower.grid_size = input_size, grid_size
+
+
+def build_tower(
+    model: str,
+    model_config: str | dict | None,
+    force_quick_gelu: bool | None,
+    pretrained: str | None,
+) -> Tower:
+    """Build the image tower of a CLIP; see :class:`OpenCLIPGenerator`."""
+    config, normalisation = find_architecture(model, model_config)
+    quick_gelu, weights, path = config.get('quick_gelu', False), None, None
+    if pretrained is not None:
+        tag = open_clip.get_pretrained_cfg(model, pretrained)
+        path = find_weights(model, pretrained, tag)
+        weights, metadata = read_weights(path)
+        normalisation |= {key: tag[key] for key in normalisation if key in tag}
+        if tag:
+            quick_gelu = tag.get('quick_gelu', False)
+        elif 'quick_gelu' in metadata:
+            quick_gelu = metadata['quick_gelu'] == 'true'
+        elif force_quick_gelu is None and not quick_gelu:
+            _warn_if_openai(model, path, weights)
+    if force_quick_gelu is not None:
+        quick_gelu = force_quick_gelu
+
+    network = _build_vision_tower(config['embed_dim'], config['vision_cfg'], quick_gelu)
+    _check_tower(model, network)
+    if weights is not None:
+        _load(network, weights, path, model)
+    return Tower(
+        network,
+        patch_size=network.patch_size,
+        input_size=network.image_size,
+        mean=[255 * value for value in normalisation['mean']],
+        std=[255 * value for value in normalisation['std']],
+        out_channels=network.output_dim,
+    )
+
+
+def _load(
+    network: VisionTransformer, weights: Mapping[str, Tensor], path: str, model: str
+) -> None:
+    visual = {
+        name.removeprefix('visual.'): value
+        for name, value in weights.items()
+        if name.startswith('visual.')
+    }
+    if not visual:
+        raise ValueError(
+            f"{path} is not a CLIP in open_clip's key names: no key begins with "
+            f"'visual.', such as visual.conv1.weight and visual.proj. It holds "
+            f'{shorten(weights)}.'
+        )
+    check_weights(path, network.state_dict(), visual, f'the CLIP {model}')
+    network.load_state_dict(visual)
 
 
 def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict, dict]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
 
 from mmpretrain.registry import MODELS
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import same_weights, warn_of_random_weights
-from mmdtm.models.target_generators.timm_generator import TimmTower
+from mmdtm.models.target_generators.frozen import Tower
+from mmdtm.models.target_generators.timm_generator import TimmTeacher, timm_tower
 from mmdtm.weights import check_weights, read_weights, shorten
 
 # The image towers of the published checkpoints; the small one has MoCo v3's
@@ -23,7 +24,7 @@ ARCHS = {
 
 
 @MODELS.register_module()
-class SLIPGenerator(TimmTower):
+class SLIPGenerator(TimmTeacher):
     """All patch tokens of SLIP's image tower, through its image projection.
 
     SLIP (Mu et al., "SLIP: Self-supervision meets Language-Image
@@ -39,12 +40,8 @@ class SLIPGenerator(TimmTower):
             self-supervised head are left aside.
         arch (str or dict): 'small', 'base' or 'large' (each /16, 224 pixels),
             or arguments of timm's VisionTransformer. Defaults to 'base'.
-        mean (Sequence[float], optional): Three channel means for pixels
-            0-255, RGB. Defaults to ImageNet's, as SLIP was trained.
-        std (Sequence[float], optional): Likewise the deviations.
-        dtype (str, optional): Precision; see :class:`TargetGenerator`.
-        random_weights (bool): Load no file; the targets (512 wide) mean
-            nothing, and a warning says so. Defaults to False.
+        **kwargs: ``mean``, ``std``, ``dtype`` and ``random_weights``; see
+            :class:`FrozenTower`.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -52,44 +49,38 @@ class SLIPGenerator(TimmTower):
             weights, or ``arch`` is unknown.
     """
 
+    smoke: ClassVar[dict] = dict(
+        checkpoint=None,
+        arch=dict(embed_dim=48, depth=4, num_heads=3, img_size=64),
+        random_weights=True,
+    )
+
     def __init__(
-        self,
-        checkpoint: str | None = None,
-        arch: str | dict = 'base',
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        dtype: str | None = None,
-        random_weights: bool = False,
+        self, checkpoint: str | None = None, arch: str | dict = 'base', **kwargs
     ) -> None:
-        if isinstance(arch, str) and arch not in ARCHS:
-            raise ValueError(
-                f'SLIP has no arch {arch!r}; choose from {", ".join(ARCHS)}, or give '
-                "a dict of arguments of timm's VisionTransformer."
-            )
-        if checkpoint is None and not random_weights:
-            raise ValueError(
-                'SLIPGenerator has no weights: give checkpoint the path of the '
-                "authors' file, or random_weights=True for a teacher without meaning."
-            )
-        with same_weights():
-            network = VisionTransformer(
-                num_classes=0, **(ARCHS[arch] if isinstance(arch, str) else arch)
-            )
-            network.head = nn.Linear(network.embed_dim, 512, bias=False)
-        if random_weights:
-            warn_of_random_weights(f'SLIP {arch}')
-        else:
-            _load(network, checkpoint, arch)
-        super().__init__(
-            network,
-            mean=mean or [255 * value for value in IMAGENET_DEFAULT_MEAN],
-            std=std or [255 * value for value in IMAGENET_DEFAULT_STD],
-            out_channels=network.head.out_features,
-            dtype=dtype,
-        )
+        super().__init__(partial(_build, arch), checkpoint, **kwargs)
 
     def extract_tokens(self, images: Tensor) -> Tensor:
         return self.teacher.head(super().extract_tokens(images))
+
+
+def _build(arch: str | dict, checkpoint: str | None) -> Tower:
+    if isinstance(arch, str) and arch not in ARCHS:
+        raise ValueError(
+            f'SLIP has no arch {arch!r}; choose from {", ".join(ARCHS)}, or give a '
+            "dict of arguments of timm's VisionTransformer."
+        )
+    options = ARCHS[arch] if isinstance(arch, str) else arch
+    network = VisionTransformer(num_classes=0, **options)
+    network.head = nn.Linear(network.embed_dim, 512, bias=False)
+    if checkpoint is not None:
+        _load(network, checkpoint, arch)
+    return timm_tower(
+        network,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        out_channels=network.head.out_features,
+    )
 
 
 def _load(network: VisionTransformer, checkpoint: str, arch: str | dict) -> None:

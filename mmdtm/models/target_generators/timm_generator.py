@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
 
 import timm
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmdtm.models.target_generators.base import (
-    TargetGenerator,
-    same_weights,
-    warn_of_random_weights,
-)
+from mmdtm.models.target_generators.base import TargetGenerator
+from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.weights import read_weights
 
 
-class TimmTower(TargetGenerator):
-    """A teacher whose network is a ViT of timm; the base of those below.
-
-    Args:
-        teacher (nn.Module): The ViT.
-        mean, std, out_channels, dtype: See :class:`TargetGenerator`.
-
-    Raises:
-        ValueError: If the network has no grid of patch tokens.
-    """
-
-    def __init__(
-        self,
-        teacher: nn.Module,
-        mean: Sequence[float],
-        std: Sequence[float],
-        out_channels: int,
-        dtype: str | None,
-    ) -> None:
-        patches = getattr(teacher, 'patch_embed', None)
-        if (
-            getattr(teacher, 'num_prefix_tokens', None) is None
-            or getattr(patches, 'grid_size', None) is None
-        ):
-            raise ValueError(
-                f'{type(teacher).__name__} has no fixed grid of patch tokens (a CNN or '
-                'a ViT that merges patches has none). Choose a plain ViT, such as '
-                'vit_base_patch14_dinov2.'
-            )
-        super().__init__(
-            teacher,
-            mean=mean,
-            std=std,
-            out_channels=out_channels,
-            patch_size=patches.patch_size,
-            input_size=patches.img_size,
-            dtype=dtype,
-        )
+class TimmTeacher(TargetGenerator):
+    """A teacher whose network is a ViT of timm; the base of those below."""
 
     def extract_tokens(self, images: Tensor) -> Tensor:
         """Patch tokens after the final norm; see the base class."""
@@ -83,7 +46,7 @@ class TimmTower(TargetGenerator):
 
 
 @MODELS.register_module()
-class TimmGenerator(TimmTower):
+class TimmGenerator(TimmTeacher):
     """All patch tokens of a ViT of timm, after its final norm.
 
     For DINOv2, DINOv3, SigLIP, EVA, DeiT III and the like. Class and register
@@ -97,13 +60,8 @@ class TimmGenerator(TimmTower):
             its cache, a path those of a local file, in timm's key names or
             any that timm converts. False is ``random_weights=True``. Defaults
             to True.
-        mean (Sequence[float], optional): Three channel means for pixels
-            0-255, RGB. Defaults to the model's own.
-        std (Sequence[float], optional): Likewise the deviations.
-        dtype (str, optional): Precision; see :class:`TargetGenerator`.
-        random_weights (bool): Load no weights, whatever ``pretrained`` says;
-            the targets mean nothing, and a warning says so. Defaults to
-            False.
+        random_weights (bool): Load no weights, whatever ``pretrained`` says.
+        **kwargs: ``mean``, ``std`` and ``dtype``; see :class:`FrozenTower`.
 
     Raises:
         FileNotFoundError: If the file is missing or the weights cannot be
@@ -112,31 +70,62 @@ class TimmGenerator(TimmTower):
             file is not of this model or not plain weights.
     """
 
+    smoke: ClassVar[dict] = dict(model='test_vit', random_weights=True)
+
     def __init__(
         self,
         model: str,
         pretrained: bool | str = True,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        dtype: str | None = None,
         random_weights: bool = False,
+        **kwargs,
     ) -> None:
-        if random_weights or pretrained is False:
-            warn_of_random_weights(model)
-            pretrained = False
-        with same_weights():
-            network = _build(model, pretrained)
-        config = network.pretrained_cfg
+        random_weights = random_weights or pretrained is False
         super().__init__(
-            network,
-            mean=mean or [255 * value for value in config['mean']],
-            std=std or [255 * value for value in config['std']],
-            out_channels=network.num_features,
-            dtype=dtype,
+            partial(_build, model), pretrained, random_weights=random_weights, **kwargs
         )
 
 
-def _build(model: str, pretrained: bool | str) -> nn.Module:
+def timm_tower(
+    network: nn.Module, mean: Sequence[float], std: Sequence[float], out_channels: int
+) -> Tower:
+    """Describe a ViT of timm.
+
+    Args:
+        network: The ViT.
+        mean: Three channel means, RGB, for pixels 0-1.
+        std: Likewise the deviations.
+        out_channels: D.
+
+    Raises:
+        ValueError: If the network has no grid of patch tokens.
+    """
+    patches = getattr(network, 'patch_embed', None)
+    if (
+        getattr(network, 'num_prefix_tokens', None) is None
+        or getattr(patches, 'grid_size', None) is None
+    ):
+        raise ValueError(
+            f'{type(network).__name__} has no fixed grid of patch tokens (a CNN or a '
+            'ViT that merges patches has none). Choose a plain ViT, such as '
+            'vit_base_patch14_dinov2.'
+        )
+    return Tower(
+        network,
+        patch_size=patches.patch_size,
+        input_size=patches.img_size,
+        mean=[255 * value for value in mean],
+        std=[255 * value for value in std],
+        out_channels=out_channels,
+    )
+
+
+def _build(model: str, pretrained: bool | str | None) -> Tower:
+    network = _create(model, pretrained or False)
+    config = network.pretrained_cfg
+    return timm_tower(network, config['mean'], config['std'], network.num_features)
+
+
+def _create(model: str, pretrained: bool | str) -> nn.Module:
     name = model.split('.')[0]
     if ':' not in model and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)

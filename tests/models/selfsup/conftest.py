@@ -9,10 +9,11 @@ SCALE = 0.5  # layer scale: far from the start, so that no branch is hidden
 
 
 @pytest.fixture
-def mae_cfg(dtm_cfg) -> dict:
+def mae_cfg(dtm_cfg, dtm_part) -> dict:
     return dict(
-        dtm_cfg,
         type='MAEDTM',
+        data_preprocessor=dtm_cfg['data_preprocessor'],
+        dtm=dtm_part,
         backbone=dict(type='MAEViT', arch=ARCH, img_size=64, mask_ratio=0.75),
         neck=dict(
             type='MAEPretrainDecoder',
@@ -27,7 +28,7 @@ def mae_cfg(dtm_cfg) -> dict:
 
 @pytest.fixture
 def dtm_part(dtm_cfg) -> dict:
-    """What DTM adds to BEiT v2; BYOL's has no teacher."""
+    """What DTM adds to MAE and BEiT v2; BYOL's has no teacher."""
     keys = ('target_generator', 'morphing', 'head')
     return {key: dtm_cfg[key] for key in keys}
 

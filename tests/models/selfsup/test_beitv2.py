@@ -64,9 +64,9 @@ def test_dtms_loss_is_added_with_its_weight(beit_cfg, dtm_part, build, batch):
     rgb = data['inputs'].flip(1).float()
     mean, std = (
         torch.tensor(value).view(3, 1, 1)
-        for value in (model.dtm.teacher.mean, model.dtm.teacher.std)
+        for value in (model.dtm.target_generator.mean, model.dtm.target_generator.std)
     )
-    v = model.dtm.teacher((rgb - mean) / std)
+    v = model.dtm.target_generator((rgb - mean) / std)
     views = model.data_preprocessor(data)['inputs']
     mask = torch.stack([sample.mask for sample in data['data_samples']])
     tokens = model.neck.norm(model.backbone(views[0], mask)[-1])[:, 1:]
@@ -87,7 +87,7 @@ def test_tokenizer_and_teacher_are_frozen_and_saved_nowhere(
 ):
     beit_cfg['dtm'] = dtm_part
     model = build(beit_cfg)
-    frozen = [model.target_generator.teacher, model.dtm.teacher.teacher]
+    frozen = [model.target_generator.teacher, model.dtm.target_generator.teacher]
     before = copy.deepcopy([network.state_dict() for network in frozen])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model.parse_losses(step(model, batch()))[0].backward()
@@ -101,7 +101,7 @@ def test_tokenizer_and_teacher_are_frozen_and_saved_nowhere(
     for state_dict in (model.state_dict(), get_state_dict(model)):
         parts = {name.split('.')[0] for name in state_dict}
         assert parts - {'data_preprocessor'} == {'backbone', 'neck', 'head', 'dtm'}
-        assert not [k for k in state_dict if k.startswith('dtm.teacher')]
+        assert not [k for k in state_dict if k.startswith('dtm.target_generator')]
 
 
 def test_the_heads_are_initialised(beit_cfg, dtm_part, build):
@@ -143,7 +143,7 @@ def test_a_fine_tuning_backbone_loads_it(beit_cfg, build, tmp_path):
 
 def test_a_negative_weight(beit_cfg, dtm_part, build):
     beit_cfg['dtm'] = dict(dtm_part, weight=-1)
-    with pytest.raises(ValueError, match='at least 0, got -1'):
+    with pytest.raises(ValueError, match='is -1. Give one of at least 0'):
         build(beit_cfg)
 
 

@@ -69,8 +69,8 @@ def test_targets_come_from_the_momentum_encoder(byol_cfg, dtm_part, build, views
     model = build(byol_cfg)
     model(views(), mode='loss')
     seen = {}
-    inner = model.dtm.loss_on_tokens
-    model.dtm.loss_on_tokens = lambda u, v: (seen.update(u=u, v=v), inner(u, v))[1]
+    inner = model.dtm.loss
+    model.dtm.loss = lambda u, v: (seen.update(u=u, v=v), inner(u, v))[1]
     with torch.no_grad():
         for parameter in model.backbone.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -100,8 +100,8 @@ def test_the_teacher_sees_the_unmasked_crop(dtm_cfg, build, batch):
 def test_given_target_norm_wins_over_the_teachers(dtm_cfg, build):
     dtm_cfg['data_preprocessor'].update(target_mean=[1, 2, 3], target_std=[4, 5, 6])
     model = build(dtm_cfg)
-    assert model.data_preprocessor.target_mean.flatten().tolist() == [1, 2, 3]
-    assert model.data_preprocessor.target_std.flatten().tolist() == [4, 5, 6]
+    mean, std = model.data_preprocessor.view_norm(-1)
+    assert (mean.flatten().tolist(), std.flatten().tolist()) == ([1, 2, 3], [4, 5, 6])
 
 
 def test_head_takes_its_widths_from_both_sides(dtm_cfg, build):
@@ -175,9 +175,9 @@ def test_features_of_unmasked_images(dtm_cfg, build, batch):
     assert torch.equal(features, model.backbone(views[0])[-1])
 
 
-def test_a_teacher_that_merges_itself_takes_no_morphing(dtm_cfg, build):
+def test_a_missing_morphing(dtm_cfg, build):
     dtm_cfg['morphing'] = None
-    with pytest.raises(ValueError, match='give a morphing'):
+    with pytest.raises(ValueError, match='Give a morphing'):
         build(dtm_cfg)
 
 

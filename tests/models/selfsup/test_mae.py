@@ -1,25 +1,36 @@
 """MAE on a teacher's tokens."""
 
+from unittest import mock
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 
 
+def tokens(model, images) -> torch.Tensor:
+    """What the branch gets as the student's tokens."""
+    with mock.patch.object(model.dtm, 'loss') as loss:
+        model.loss([images, images], [])
+    return loss.call_args.args[0]
+
+
 @pytest.mark.parametrize('morphing', ['BipartiteMorphing', 'IdentityMorphing'])
 def test_one_step(mae_cfg, build, batch, check_gradients, morphing):
-    mae_cfg['morphing'] = dict(type=morphing)
+    mae_cfg['dtm']['morphing'] = dict(type=morphing)
     model = build(mae_cfg)
     data = model.data_preprocessor(batch(), training=True)
     losses = model(**data, mode='loss')
     assert list(losses) == ['loss'] and losses['loss'].isfinite()
     check_gradients(model, losses)
     assert not [k for k in model.state_dict() if 'teacher' in k or 'target' in k]
-    assert not any(p.requires_grad for p in model.target_generator.teacher.parameters())
+    assert not any(
+        p.requires_grad for p in model.dtm.target_generator.teacher.parameters()
+    )
 
 
 def test_the_head_is_the_only_projection(mae_cfg, build):
     model = build(mae_cfg)
-    projection = model.head.projection
+    projection = model.dtm.head.projection
     assert (projection.in_features, projection.out_features) == (36, 24)
     assert not [k for k in model.state_dict() if 'decoder_pred' in k]
 
@@ -35,8 +46,7 @@ def test_tokens_come_in_the_images_order(mae_cfg, build):
     for row, column in ((0, 0), (1, 2), (3, 1)):
         marked = images.clone()
         marked[..., row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 3
-        before = model.student_tokens(images, [])
-        after = model.student_tokens(marked, [])  # drawn anew
+        before, after = tokens(model, images), tokens(model, marked)  # drawn anew
         changed = (before - after).abs().amax(-1)[0] > 1e-4
         assert changed.nonzero().flatten().tolist() == [row * 4 + column]
 
@@ -54,14 +64,14 @@ def test_masked_patches_are_not_seen(mae_cfg, build):
         row, column = divmod(patch, 4)
         others[..., row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = 9.0
     torch.manual_seed(3)
-    before = model.student_tokens(images, [])
+    before = tokens(model, images)
     torch.manual_seed(3)
-    torch.testing.assert_close(model.student_tokens(others, []), before)
+    torch.testing.assert_close(tokens(model, others), before)
 
 
 def test_loss_is_that_of_mmpretrains_tokens(mae_cfg, build, batch):
     """The decoder's tokens are mmpretrain's, and all positions count."""
-    mae_cfg['morphing'] = dict(type='IdentityMorphing')
+    mae_cfg['dtm']['morphing'] = dict(type='IdentityMorphing')
     model = build(mae_cfg).eval()
     theirs = MODELS.build(mae_cfg['neck'])
     theirs.load_state_dict(model.neck.state_dict(), strict=False)
@@ -72,7 +82,7 @@ def test_loss_is_that_of_mmpretrains_tokens(mae_cfg, build, batch):
     torch.manual_seed(4)
     latent, _, order = model.backbone(data['inputs'][0])
     tokens = theirs(latent, order)[..., :36]
-    u, v = model.head(tokens), model.target_generator(data['inputs'][1])
+    u, v = model.dtm.head(tokens), model.dtm.target_generator(data['inputs'][1])
     expected = (1 - torch.cosine_similarity(u, v, dim=-1)).mean()
     torch.manual_seed(4)
     torch.testing.assert_close(model(**data, mode='loss')['loss'], expected)

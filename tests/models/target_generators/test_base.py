@@ -1,6 +1,7 @@
 """A teacher inside a model: frozen, unsaved, and along wherever it goes."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -10,15 +11,23 @@ from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
 from mmdtm.models.target_generators import TargetGenerator
+from mmdtm.models.target_generators.frozen import Tower
+from mmdtm.morphing import TokenAssignment
+
+
+def build(weights):
+    network = nn.Sequential(nn.Conv2d(3, 5, 4, stride=4), nn.BatchNorm2d(5))
+    if weights is not None:
+        nn.init.constant_(network[0].bias, weights)
+    return Tower(network, (4, 4), (8, 8), [1, 2, 3], [4, 5, 6], 5)
 
 
 class Linear(TargetGenerator):
     """A linear map per 4x4 patch of 8x8 images, and a batch norm with buffers."""
 
-    def __init__(self, **kwargs):
-        teacher = nn.Sequential(nn.Conv2d(3, 5, 4, stride=4), nn.BatchNorm2d(5))
+    def __init__(self, weights=3.0, **kwargs):
         self.seen = None
-        super().__init__(teacher, [1, 2, 3], [4, 5, 6], 5, (4, 4), (8, 8), **kwargs)
+        super().__init__(build, weights, **kwargs)
 
     def extract_tokens(self, images):
         self.seen = tuple(images.shape[2:])
@@ -161,5 +170,47 @@ def test_equal_grid_resizes_images_and_another_grid_is_refused():
 def test_bad_options():
     with pytest.raises(ValueError, match="'half'"):
         Linear(dtype='half')
-    with pytest.raises(ValueError, match='std has 1 numbers'):
-        TargetGenerator(nn.Linear(1, 1), [1, 2, 3], [1], 1, (1, 1), (1, 1))
+    with pytest.raises(ValueError, match='std of Linear has 1 numbers'):
+        Linear(std=[1])
+    with pytest.raises(ValueError, match='Linear has no weights.*random_weights=True'):
+        Linear(None)
+
+
+def test_random_weights_are_the_same_in_every_run_and_change_no_random_state():
+    """On no device: a teacher must not undo ``diff_rank_seed``."""
+    biases = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        with (
+            pytest.warns(UserWarning, match='RANDOM TEACHER: Linear'),
+            mock.patch('torch.cuda.manual_seed_all') as cuda,
+        ):
+            generator = Linear('unread.pt', random_weights=True)
+        assert torch.equal(torch.get_rng_state(), state)
+        cuda.assert_not_called()
+        biases.append(generator.teacher[0].bias)
+    assert torch.equal(*biases) and not (biases[0] == 3).any()
+    assert (Linear().teacher[0].bias == 3).all()
+
+
+def test_normalisation_is_the_networks_unless_given():
+    assert (Linear().mean, Linear().std) == ([1, 2, 3], [4, 5, 6])
+    generator = Linear(mean=[7, 8, 9], std=[1, 1, 1])
+    assert (generator.mean, generator.std) == ([7, 8, 9], [1, 1, 1])
+
+
+def test_targets_are_tokens_and_what_the_morphing_makes_of_them():
+    generator, images = Linear(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    seen = []
+
+    def morphing(tokens):
+        seen.append(tokens)
+        return [TokenAssignment.identity(*tokens.shape[:2])]
+
+    tokens, (assignment,) = generator.targets(images, morphing)
+    assert torch.equal(tokens, generator(images)) and seen[0] is tokens
+    assert assignment.num_morphed == 4 and not tokens.requires_grad
+    generator.check_morphing(morphing)
+    with pytest.raises(ValueError, match='Linear does not merge.*Give a morphing'):
+        generator.check_morphing(None)

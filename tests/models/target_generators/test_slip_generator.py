@@ -120,9 +120,5 @@ def test_files_with_other_keys(slip, tmp_path):
 def test_bad_options(tmp_path):
     with pytest.raises(ValueError, match='small, base, large'):
         SLIPGenerator('x.pt', arch='huge')
-    with pytest.raises(ValueError, match='random_weights=True'):
-        SLIPGenerator()
     with pytest.raises(FileNotFoundError, match='absent.pt'):
-        SLIPGenerator(str(tmp_path / 'absent.pt'))
-    with pytest.warns(UserWarning, match='RANDOM TEACHER: SLIP'):
-        SLIPGenerator(arch=ARCH, random_weights=True)
+        SLIPGenerator(str(tmp_path / 'absent.pt'), ARCH)

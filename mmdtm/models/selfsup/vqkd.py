@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,7 @@ from mmpretrain.models.selfsup import VQKD
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from mmdtm.models.target_generators.base import (
-    TargetGenerator,
-    same_weights,
-    warn_of_random_weights,
-)
+from mmdtm.models.target_generators.frozen import FrozenTower, Tower
 from mmdtm.weights import check_weights, read_weights
 
 # What turns an image into codes; a file may hold the decoder and counters, too.
@@ -22,7 +19,7 @@ NEEDED = ('encoder.', 'encode_task_layer.', 'quantize.embedding.weight')
 
 
 @MODELS.register_module()
-class VQKDGenerator(TargetGenerator):
+class VQKDGenerator(FrozenTower):
     """mmpretrain's VQ-KD tokenizer, frozen as every teacher here.
 
     mmpretrain itself leaves it trainable, in training mode, where its codebook
@@ -36,17 +33,21 @@ class VQKDGenerator(TargetGenerator):
         img_size (int): Side of its images in pixels. Defaults to 224.
         num_embed (int): Number of codes. Defaults to 8192.
         embed_dims (int): Width of a code. Defaults to 32.
-        mean (Sequence[float]): Three channel means for pixels 0-255, RGB. The
-            tokenizer was trained on pixels from -1 to 1.
-        std (Sequence[float]): Likewise the deviations.
-        dtype (str, optional): Precision; see :class:`TargetGenerator`.
-        random_weights (bool): Load no file; the codes mean nothing, and a
-            warning says so. Defaults to False.
+        **kwargs: ``mean``, ``std``, ``dtype`` and ``random_weights``; see
+            :class:`FrozenTower`. The tokenizer was trained on pixels from -1
+            to 1.
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If it is none of this tokenizer, or not plain weights.
+        ValueError: If it is not one of this tokenizer, or not plain weights.
     """
+
+    smoke: ClassVar[dict] = dict(
+        checkpoint=None,
+        arch=dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96),
+        img_size=64,
+        random_weights=True,
+    )
 
     def __init__(
         self,
@@ -55,48 +56,13 @@ class VQKDGenerator(TargetGenerator):
         img_size: int = 224,
         num_embed: int = 8192,
         embed_dims: int = 32,
-        mean: Sequence[float] = (127.5, 127.5, 127.5),
-        std: Sequence[float] = (127.5, 127.5, 127.5),
-        dtype: str | None = None,
-        random_weights: bool = False,
+        **kwargs,
     ) -> None:
-        if checkpoint is None and not random_weights:
-            raise ValueError(
-                'VQKDGenerator has no weights: give checkpoint the path of '
-                "mmpretrain's vqkd_encoder.pth, or random_weights=True for codes "
-                'without meaning.'
-            )
-        with same_weights():
-            network = VQKD(
-                encoder_config=dict(
-                    arch=arch,
-                    img_size=img_size,
-                    out_type='featmap',
-                    final_norm=True,
-                    use_abs_pos_emb=True,
-                    use_rel_pos_bias=False,
-                    layer_scale_init_value=0.0,
-                ),
-                num_embed=num_embed,
-                embed_dims=embed_dims,
-                quantize_kmeans_init=False,
-            )
-        if random_weights:
-            warn_of_random_weights('VQKD')
-        else:
-            _load(network, checkpoint)
-        super().__init__(
-            network,
-            mean=mean,
-            std=std,
-            out_channels=1,
-            patch_size=(16, 16),
-            input_size=(img_size, img_size),
-            dtype=dtype,
-        )
+        build = partial(_build, arch, img_size, num_embed, embed_dims)
+        super().__init__(build, checkpoint, **kwargs)
 
-    def extract_tokens(self, images: Tensor) -> Tensor:
-        """The nearest code of each patch, (B, N) int64."""
+    def codes(self, images: Tensor) -> Tensor:
+        """The nearest code of each patch, int64 (B, N), at the input size."""
         features = self.teacher.encoder(images)[0].flatten(2).transpose(1, 2)
         with torch.autocast(images.device.type, enabled=False):
             features = self.teacher.encode_task_layer(features.float())
@@ -110,12 +76,38 @@ class VQKDGenerator(TargetGenerator):
         """The codes of all patches.
 
         Args:
-            images (Tensor): See :class:`TargetGenerator`.
+            images: See :meth:`FrozenTower.run`.
 
         Returns:
-            Tensor: int64 (B, N), each in [0, num_embed); row-major.
+            int64 (B, N), each in [0, num_embed); row-major.
         """
-        return super().forward(images).long()  # below 2**24 float32 is exact
+        return self.run(self.codes, images)
+
+
+def _build(
+    arch: str | dict,
+    img_size: int,
+    num_embed: int,
+    embed_dims: int,
+    checkpoint: str | None,
+) -> Tower:
+    network = VQKD(
+        encoder_config=dict(
+            arch=arch,
+            img_size=img_size,
+            out_type='featmap',
+            final_norm=True,
+            use_abs_pos_emb=True,
+            use_rel_pos_bias=False,
+            layer_scale_init_value=0.0,
+        ),
+        num_embed=num_embed,
+        embed_dims=embed_dims,
+        quantize_kmeans_init=False,
+    )
+    if checkpoint is not None:
+        _load(network, checkpoint)
+    return Tower(network, (16, 16), (img_size, img_size), [127.5] * 3, [127.5] * 3)
 
 
 def _load(network: VQKD, checkpoint: str) -> None:
