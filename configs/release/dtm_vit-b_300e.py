@@ -19,11 +19,8 @@ model = dict(
     backbone=dict(drop_path_rate=0.1),
     # Its default; its documented command leaves the choice open.
     head=dict(loss=dict(distance='smooth_l1', beta=2.0)),
-    morphing=dict(
-        num_morphed=(0, 196),  # tokens to merge ~ U{0..196}
-        rounding='ceil',  # the same number in every iteration, N in all at most ...
-        overflow='drop',  # ... and what exceeds half of the tokens is dropped
-    ),
+    # Its own schedule and matching; the first patch never merges.
+    morphing=dict(_delete_=True, type='ReleaseMorphing', levels=2, num_iters=(1, 14)),
 )
 
 # 75 of 196 patches.

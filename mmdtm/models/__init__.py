@@ -8,7 +8,6 @@ from . import (  # noqa: E402, F401
     backbones,
     data_preprocessor,
     heads,
-    losses,
     morphings,
     selfsup,
     target_generators,

@@ -125,10 +125,8 @@ class BipartiteMorphing(BaseMorphing):
         num_iters: inclusive range of k, or an int to fix it.
         partition: 'alternate' or 'random', see
             `mmdtm.morphing.bipartite_matching`.
-        rounding: 'exact', or 'ceil' or 'floor' as the authors' release, see
-            `mmdtm.morphing.DynamicSchedule`.
-        overflow: 'carry', or 'drop' as the authors' release, see
-            `mmdtm.morphing.effective_schedule`.
+        reach_num_morphed: whether every schedule reaches the N_m that was drawn
+            for it, see `mmdtm.morphing.DynamicSchedule`.
         **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
     """
 
@@ -137,29 +135,61 @@ class BipartiteMorphing(BaseMorphing):
         num_morphed: int | tuple[int, int | None] | None = (1, None),
         num_iters: int | tuple[int, int] = (1, 14),
         partition: str = 'alternate',
-        rounding: str = 'exact',
-        overflow: str = 'carry',
+        reach_num_morphed: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.num_morphed = num_morphed
         self.num_iters = num_iters
         self.partition = partition
-        self.rounding = rounding
-        self.overflow = overflow
+        self.reach_num_morphed = reach_num_morphed
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
         """See `BaseMorphing.assign`."""
         schedule = DynamicSchedule(
-            tokens.shape[1], self.num_morphed, self.num_iters, self.rounding
+            tokens.shape[1], self.num_morphed, self.num_iters, self.reach_num_morphed
         )
         return bipartite_matching(
             tokens,
             schedule.draw(*draw),
             self.partition,
             generator=draw.generator('partition'),
-            overflow=self.overflow,
             check_finite=False,
+        )
+
+
+@MODELS.register_module()
+class ReleaseMorphing(BaseMorphing):
+    """Bipartite matching by the rules of the authors' release.
+
+    They depart from the paper: 0 to N tokens are drawn to merge, and each of k
+    iterations is asked for the quotient, rounded up unless that makes more than
+    N in all. The first patch is taken for a class token: it never merges, an
+    iteration merges at most floor((t - 1) / 2) of t tokens (what it is asked
+    beyond that is forgotten), and what did not merge stays in order.
+
+    Args:
+        num_iters: inclusive range of k, or an int to fix it.
+        **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
+    """
+
+    def __init__(self, num_iters: int | tuple[int, int] = (1, 14), **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_iters = num_iters
+
+    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+        """See `BaseMorphing.assign`."""
+        num_tokens = tokens.shape[1]
+        total = draw.uniform_int(0, num_tokens, 'num_merged')
+        num_iters = draw.choose(self.num_iters, None, 'num_iters')
+        each = -(-total // num_iters)
+        if each * num_iters > num_tokens:
+            each = total // num_iters
+        # To carry what is over, as the matching does, or to forget it comes to
+        # the same where no iteration is asked for less than the one before.
+        schedule = (each,) * num_iters
+        return bipartite_matching(
+            tokens, schedule, class_token=True, check_finite=False
         )
 
 
@@ -170,14 +200,15 @@ class KMeansMorphing(BaseMorphing):
     Args:
         num_clusters: N_m, an int, or an inclusive range to draw it from in
             each step and level, where a highest of None is N.
-        num_iters: of Lloyd's algorithm.
+        num_iters: of Lloyd's algorithm, an int, or an inclusive range to draw it
+            from in each step and level.
         **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
     """
 
     def __init__(
         self,
         num_clusters: int | tuple[int, int | None] = (1, None),
-        num_iters: int = 10,
+        num_iters: int | tuple[int, int] = (1, 14),
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -188,8 +219,8 @@ class KMeansMorphing(BaseMorphing):
         """See `BaseMorphing.assign`."""
         return kmeans(
             tokens,
-            draw.count(self.num_clusters, tokens.shape[1], 'num_clusters'),
-            self.num_iters,
+            draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters'),
+            draw.choose(self.num_iters, None, 'num_iters'),
             generator=draw.generator('centres'),
             check_finite=False,
         )
@@ -218,7 +249,7 @@ class DPCKNNMorphing(BaseMorphing):
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
         """See `BaseMorphing.assign`."""
-        num_clusters = draw.count(self.num_clusters, tokens.shape[1], 'num_clusters')
+        num_clusters = draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters')
         return dpc_knn(tokens, num_clusters, self.num_neighbors, check_finite=False)
 
 

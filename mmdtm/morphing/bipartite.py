@@ -11,8 +11,6 @@ from .draw import without_waiting
 from .gram import gram_matrix, inverse_norms, sum_rows
 from .schedule import effective_schedule
 
-PARTITIONS = ('alternate', 'random')
-
 
 @torch.no_grad()
 def bipartite_matching(
@@ -20,7 +18,7 @@ def bipartite_matching(
     schedule: Sequence[int],
     partition: str = 'alternate',
     generator: torch.Generator | None = None,
-    overflow: str = 'carry',
+    class_token: bool = False,
     check_finite: bool = True,
 ) -> TokenAssignment:
     """Group tokens by iterated bipartite soft matching (section 4.2).
@@ -51,32 +49,38 @@ def bipartite_matching(
             first set has the odd token, if any.
         generator: source of the random halves; torch's default one if None
             (the one that torch.compile can trace).
-        overflow: what an iteration cannot merge (it merges at most floor(t/2))
-            goes to the next one for 'carry' and is forgotten for 'drop'. See
-            `effective_schedule` for what then happens; what is left after
-            the last iteration stays unmerged.
+        class_token: whether the first token is one apart, as Token Merging
+            (ToMe, arXiv 2210.09461) has it: it never merges, and what else did
+            not merge of the first set stays in order behind it. Needs
+            'alternate'.
         check_finite: whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces. Without the
             check, an image that is not finite gets some valid grouping.
 
     Returns:
         The groups, numbered in the order after the last iteration, with
-        N_m = N - sum(effective_schedule(N, schedule, overflow)).
+        N_m = N - sum(effective_schedule(N, schedule, class_token)): what an
+        iteration cannot merge goes to the next, and is left after the last.
 
     Raises:
         ValueError: if the tokens' shape, dtype or values, the schedule or an
             option is wrong.
     """
     check_tokens(tokens)
-    check_option(partition, PARTITIONS, 'partition')
+    check_option(partition, ('alternate', 'random'), 'partition')
+    if class_token and partition != 'alternate':
+        raise ValueError(
+            f'class_token=True is for the first position, got partition={partition!r}; '
+            "use 'alternate'"
+        )
     batch_size, num_tokens, _ = tokens.shape
-    merges = [r for r in effective_schedule(num_tokens, schedule, overflow) if r]
+    merges = [r for r in effective_schedule(num_tokens, schedule, class_token) if r]
     gram = gram_matrix(tokens, check_finite)
     labels = TokenAssignment.identity(batch_size, num_tokens, tokens.device).labels
     count = num_tokens
     for iteration, merged in enumerate(merges, start=1):
         first, second = _split(count, partition, generator, tokens.device)
-        moves = _match(gram, first, second, merged)
+        moves = _match(gram, first, second, merged, class_token)
         labels = moves.gather(1, labels)
         count -= merged
         if iteration < len(merges):
@@ -105,7 +109,11 @@ def _split(
 
 
 def _match(
-    gram: Tensor, first: slice | Tensor, second: slice | Tensor, merged: int
+    gram: Tensor,
+    first: slice | Tensor,
+    second: slice | Tensor,
+    merged: int,
+    class_token: bool,
 ) -> Tensor:
     """Merge the best pairs; return each token's new position, int64 (B, t)."""
     inverse = inverse_norms(gram)
@@ -113,7 +121,11 @@ def _match(
     pairs = gram[:, first][:, :, second] * inverse[:, second].unsqueeze(1)
     best, partner = pairs.max(2)
     best = best * inverse[:, first]
+    if class_token:
+        best[:, 0] = -torch.inf
     order = best.sort(dim=1, descending=True, stable=True).indices
+    if class_token:
+        order[:, merged:] = order[:, merged:].sort(dim=1).values
     # The first ranks join their partners, the others lead the new order; the
     # second set follows.
     kept = order.shape[1] - merged

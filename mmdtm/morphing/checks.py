@@ -28,25 +28,25 @@ def check_tokens(tokens: Tensor, name: str = 'tokens') -> None:
         )
 
 
-def check_finite(tokens: Tensor, name: str = 'tokens') -> None:
-    """Require that no entry is NaN or infinite.
+def require_finite(values: Tensor, name: str = 'tokens') -> None:
+    """Require that the squares of all tokens, (B, ...), are finite.
 
     Reads one number back from the device, so it is left out while
     ``torch.compile`` traces, and callers that must not wait for the device
     switch it off.
 
     Raises:
-        ValueError: with the first image of the batch that is not finite.
+        ValueError: with the first image of the batch where one is not.
     """
     if torch.compiler.is_compiling():
         return
-    finite = tokens.detach().isfinite().flatten(1).all(1)
+    finite = values.isfinite().flatten(1).all(1)
     if not finite.all():
         image = int(finite.logical_not().nonzero()[0])
         raise ValueError(
-            f'{name} hold NaN or infinity, first in image {image} of the batch; '
-            'look at what produced them (a half-precision overflow is the usual '
-            'cause)'
+            f'{name} hold NaN, infinity or numbers whose squares overflow, first in '
+            f'image {image} of the batch; look at what produced them (often half '
+            'precision)'
         )
 
 

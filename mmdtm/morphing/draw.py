@@ -27,7 +27,7 @@ class Draw(NamedTuple):
         # 63 bits against ranges of hundreds: the remainder's bias is nothing.
         return low + self._number(purpose) % (high - low + 1)
 
-    def count(
+    def choose(
         self, span: int | tuple[int, int | None] | None, high: int | None, name: str
     ) -> int:
         """Choose how many, uniformly: the name is the purpose.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import working_dtype
+from .checks import require_finite, working_dtype
 
 
 def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
@@ -31,15 +31,8 @@ def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
     with torch.autocast(tokens.device.type, enabled=False):
         v = tokens.to(working_dtype(tokens.dtype))
         gram = v @ v.transpose(1, 2)
-    if check_finite and not torch.compiler.is_compiling():
-        finite = squared_norms(gram).isfinite().all(1)
-        if not finite.all():
-            image = int(finite.logical_not().nonzero()[0])
-            raise ValueError(
-                'tokens hold NaN, infinity or numbers whose squares overflow, '
-                f'first in image {image} of the batch; look at what produced '
-                'them (often half precision)'
-            )
+    if check_finite:
+        require_finite(squared_norms(gram))
     return gram
 
 

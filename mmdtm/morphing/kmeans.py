@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .assignment import TokenAssignment
-from .checks import check_count, check_tokens
-from .checks import check_finite as require_finite
+from .checks import check_count, check_tokens, require_finite
 from .draw import without_waiting
 from .gram import gram_matrix, inverse_norms, squared_norms, sum_rows
 
@@ -62,8 +61,8 @@ def kmeans(
                 'init must hold the first centres, of shape '
                 f'{(batch_size, num_clusters, channels)}, got {tuple(init.shape)}'
             )
-    if check_finite and init is not None:
-        require_finite(init, 'init')
+        if check_finite:
+            require_finite(init.square(), 'init')
     gram = gram_matrix(tokens, check_finite)
     lengths = inverse_norms(gram)
     cosines = gram * (lengths.unsqueeze(1) * lengths.unsqueeze(2))

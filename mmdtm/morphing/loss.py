@@ -9,9 +9,6 @@ from torch import Tensor
 from .assignment import TokenAssignment
 from .checks import check_option, check_tokens, working_dtype
 
-DISTANCES = ('cosine', 'l1', 'l2', 'smooth_l1')
-REDUCTIONS = ('mean', 'sum')
-
 
 def dtm_loss(
     online: Tensor,
@@ -19,16 +16,15 @@ def dtm_loss(
     assignments: Sequence[TokenAssignment],
     distance: str = 'cosine',
     reduction: str = 'mean',
-    beta: float = 1.0,
+    beta: float = 2.0,
+    group_reduction: str = 'mean',
     check_finite: bool = True,
 ) -> Tensor:
     """Pull morphed online tokens to morphed target tokens (Eq. 3-5).
 
     For each level, u_hat_i and v_hat_i are the means of the online and target
     tokens in morphed token i, d_i their distance and w_i the number of tokens
-    in it; the level's loss is sum_i w_i d_i. (Eq. 3 prints sums; cosine
-    distance does not tell them from means, and for the other distances means
-    keep one scale whatever the group size.) Computed in float32, or float64
+    in it; the level's loss is sum_i w_i d_i. Computed in float32, or float64
     where a tensor comes in it, also under autocast.
 
     Args:
@@ -42,7 +38,12 @@ def dtm_loss(
         reduction: 'sum' adds morphed tokens and levels as Eq. (4-5) print it;
             'mean' divides that by N * L, so that it is an average over tokens
             and levels. Both are averaged over the batch.
-        beta: where smooth l1 turns from square to straight, above 0.
+        beta: where smooth l1 turns from square to straight, above 0. The paper
+            prints none; 2 is the authors' release's.
+        group_reduction: what a morphed token is: 'mean' of its tokens, as in
+            the release, or their 'sum', as Eq. (3) is printed. The cosine
+            distance does not tell one from the other. With sums, l1 grows by
+            another factor w_i and l2 by w_i^2: large groups decide the loss.
         check_finite: whether to raise if the loss is NaN or infinite, which
             waits for the device. Never checked while torch.compile traces.
 
@@ -60,8 +61,9 @@ def dtm_loss(
             'online and target must have one shape (B, N, D), got '
             f'{tuple(online.shape)} and {tuple(target.shape)}'
         )
-    check_option(distance, DISTANCES, 'distance')
-    check_option(reduction, REDUCTIONS, 'reduction')
+    check_option(distance, ('cosine', 'l1', 'l2', 'smooth_l1'), 'distance')
+    check_option(reduction, ('mean', 'sum'), 'reduction')
+    check_option(group_reduction, ('mean', 'sum'), 'group_reduction')
     if not beta > 0:
         raise ValueError(f'beta must be above 0, got {beta}')
     if not isinstance(assignments, Sequence) or not assignments:
@@ -82,7 +84,8 @@ def dtm_loss(
         u, v = online.to(dtype), target.detach().to(dtype)
         total = u.new_zeros(())
         for assignment in assignments:
-            d = _distance(assignment.morph(u), assignment.morph(v), distance, beta)
+            u_hat, v_hat = (assignment.morph(x, group_reduction) for x in (u, v))
+            d = _distance(u_hat, v_hat, distance, beta)
             total = total + (assignment.sizes() * d).sum()
         loss = total / batch_size
         if reduction == 'mean':

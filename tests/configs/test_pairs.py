@@ -47,7 +47,7 @@ PAIRS = [
             'dinov2-dtm': TEACHER,
             'l1': ['model.head.loss.distance'],
             'l2': ['model.head.loss.distance'],
-            'smooth-l1': ['model.head.loss.distance'],
+            'smooth-l1': ['model.head.loss.distance', 'model.head.loss.beta'],
             'kmeans': MORPHING,
             'dpc-knn': MORPHING,
             'layer-wise-kmeans': MORPHING
@@ -130,7 +130,7 @@ def test_the_frameworks_morph_as_dtm_does(framework):
     model = load(f'applicability/{framework}-dtm_vit-b_100e').model
     ours = MODELS.build(model.dtm.morphing)
     paper = MODELS.build(load('dtm_vit-b_300e').model.morphing)
-    drawn = ('levels', 'num_morphed', 'num_iters', 'partition', 'rounding', 'overflow')
+    drawn = ('levels', 'num_morphed', 'num_iters', 'partition', 'reach_num_morphed')
     assert [getattr(ours, name) for name in drawn] == [
         getattr(paper, name) for name in drawn
     ]
@@ -143,6 +143,12 @@ def test_numbers_of_tables_2_8_and_11():
     assert (kmeans.num_clusters, kmeans.num_iters) == (98, 5)  # table 11: constant
     bipartite = load('distillation/layer-wise-bipartite_vit-b_50e').model
     assert bipartite.target_generator.num_merged == 8  # ToMe's r is constant
+    kmeans = load('ablation/kmeans_vit-b_100e').model.morphing
+    dtm = load('dtm_vit-b_300e').model.morphing
+    assert kmeans.num_iters == dtm.num_iters and kmeans.levels == dtm.levels
+    smooth = load('ablation/smooth-l1_vit-b_100e').model.head.loss
+    release = load('release/dtm_vit-b_300e').model.head.loss
+    assert smooth.beta == release.beta == 2
     for name in ('token-wise', 'downsampled', 'layer-wise-bipartite', 'dtm'):
         assert load(f'distillation/{name}_vit-b_50e').train_cfg.max_epochs == 50
     assert load('linear_probe/dtm_vit-b_50e_in1k').train_cfg.max_epochs == 50

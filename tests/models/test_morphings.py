@@ -1,9 +1,11 @@
 import copy
+import math
 
 import pytest
 import torch
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
+from reference import labels_of, match
 from torch import nn
 
 from mmdtm.models.morphings import BaseMorphing, BipartiteMorphing
@@ -14,12 +16,13 @@ from mmdtm.morphing import (
     bipartite_matching,
     downsample,
     dpc_knn,
-    effective_schedule,
+    kmeans,
 )
 
 ALL = [
     dict(type='BipartiteMorphing'),
     dict(type='BipartiteMorphing', partition='random'),
+    dict(type='ReleaseMorphing'),
     dict(type='IdentityMorphing'),
     dict(type='KMeansMorphing', num_iters=3),
     dict(type='DownsampleMorphing', stride=2),
@@ -30,6 +33,10 @@ ALL = [
 def made_tokens(batch=3, count=36, channels=5):
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, count, channels, generator=generator)
+
+
+def draws(morphing, steps):
+    return [a for _ in range(steps) for a in morphing(made_tokens())]
 
 
 class Recording(BaseMorphing):
@@ -209,28 +216,36 @@ def test_bipartite__ranges_follow_the_number_of_tokens():
     assert numbers == {30, 31, 32}
 
 
-def test_bipartite__release_schedules():
-    cfg = dict(
-        type='BipartiteMorphing',
-        num_morphed=(0, None),
-        rounding='ceil',
-        overflow='drop',
-        seed=3,
-    )
-    morphing = MODELS.build(cfg)
-    schedule = DynamicSchedule(36, (0, None), rounding='ceil')
-    for step in range(6):
-        for level, assignment in enumerate(morphing(made_tokens())):
-            merges = effective_schedule(36, schedule.draw(3, step, level), 'drop')
-            assert assignment.num_morphed == 36 - sum(merges)
+def test_bipartite__reaches_the_drawn_numbers_if_told():
+    cfg = dict(type='BipartiteMorphing', num_morphed=(1, 4), seed=0)
+    short = {a.num_morphed for a in draws(MODELS.build(cfg), steps=20)}
+    assert max(short) > 4
+    reaching = MODELS.build(dict(cfg, reach_num_morphed=True))
+    assert {a.num_morphed for a in draws(reaching, steps=20)} == {1, 2, 3, 4}
 
 
-def test_bipartite__overflow_is_carried_or_dropped(monkeypatch):
-    # Drawn schedules never fall, so that there both come to the same.
-    monkeypatch.setattr(DynamicSchedule, 'draw', lambda *_: (30, 0))
-    for overflow, left in (('carry', 9), ('drop', 18)):
-        cfg = dict(type='BipartiteMorphing', overflow=overflow)
-        assert MODELS.build(cfg)(made_tokens())[0].num_morphed == left
+def test_release__is_its_rules_by_loops():
+    morphing = MODELS.build(dict(type='ReleaseMorphing', levels=3, seed=3))
+    tokens = made_tokens(count=25).double()
+    never_more = set()
+    for step in range(25):
+        for level, assignment in enumerate(morphing(tokens)):
+            draw = Draw(3, step, level)
+            merged = draw.uniform_int(0, 25, 'num_merged')
+            k = draw.uniform_int(1, 14, 'num_iters')
+            asked = math.ceil(merged / k)
+            if asked * k > 25:
+                asked = math.floor(merged / k)
+            expected = [
+                labels_of(match(x, [asked] * k, class_token=True, carry=False), 25)
+                for x in tokens.numpy()
+            ]
+            assert assignment.labels.tolist() == expected
+            assert (assignment.sizes()[:, 0] == 1).all()  # patch 0 is alone
+            assert not assignment.labels[:, 0].any()
+            never_more.add((merged, asked * k))
+    assert any(asked > merged for merged, asked in never_more)
+    assert any(asked < merged for merged, asked in never_more)
 
 
 def test_bipartite__random_halves_change_with_the_step_not_with_the_device_rng():
@@ -243,13 +258,21 @@ def test_bipartite__random_halves_change_with_the_step_not_with_the_device_rng()
     assert not torch.equal(first[0].labels, second[0].labels)
 
 
-def test_kmeans__draws_the_number_of_clusters():
-    cfg = dict(type='KMeansMorphing', num_clusters=(2, 5), num_iters=2)
+def test_kmeans__draws_the_numbers_of_clusters_and_iterations():
+    cfg = dict(type='KMeansMorphing', num_clusters=(2, 5), num_iters=(1, 3), seed=6)
+    tokens, drawn = made_tokens(), set()
     morphing = MODELS.build(cfg)
-    numbers = {a.num_morphed for _ in range(20) for a in morphing(made_tokens())}
-    assert numbers == {2, 3, 4, 5}
-    fixed = MODELS.build(dict(cfg, num_clusters=7, levels=1))
-    (assignment,) = fixed(made_tokens())
+    for step in range(20):
+        for level, assignment in enumerate(morphing(tokens)):
+            draw = Draw(6, step, level)
+            clusters = draw.uniform_int(2, 5, 'num_clusters')
+            iters = draw.uniform_int(1, 3, 'num_iters')
+            expected = kmeans(tokens, clusters, iters, draw.generator('centres'))
+            assert torch.equal(assignment.labels, expected.labels)
+            drawn.add((clusters, iters))
+    assert len(drawn) == 12
+    fixed = MODELS.build(dict(cfg, num_clusters=7, num_iters=2, levels=1))
+    (assignment,) = fixed(tokens)
     assert assignment.num_morphed == 7
 
 
@@ -283,8 +306,7 @@ def test_downsample__pools_the_grid():
         (dict(type='BipartiteMorphing', num_morphed=(5, 2)), 'empty range'),
         (dict(type='BipartiteMorphing', num_iters=(1, None)), 'num_iters must be an'),
         (dict(type='BipartiteMorphing', partition='halves'), "got 'halves'"),
-        (dict(type='BipartiteMorphing', rounding='up'), "got 'up'"),
-        (dict(type='BipartiteMorphing', overflow='keep'), "got 'keep'"),
+        (dict(type='ReleaseMorphing', num_iters=0), 'num_iters must be at least 1'),
         (dict(type='KMeansMorphing', num_clusters=37), r'\[1, 36\], got 37'),
         (dict(type='KMeansMorphing', num_iters=0), 'num_iters must be at least 1'),
         (dict(type='DPCKNNMorphing', num_clusters='a'), 'num_clusters must be an int'),

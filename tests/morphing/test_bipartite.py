@@ -15,9 +15,9 @@ def made_tokens(batch, tokens, channels, seed, dtype=torch.float64):
     return torch.randn(batch, tokens, channels, dtype=dtype, generator=generator)
 
 
-def reference_labels(tokens, schedule, overflow='carry'):
+def reference_labels(tokens, schedule, **options):
     rows = [
-        labels_of(match(image.double().numpy(), schedule, overflow), len(image))
+        labels_of(match(image.double().numpy(), schedule, **options), len(image))
         for image in tokens
     ]
     return torch.tensor(rows)
@@ -37,20 +37,20 @@ SCHEDULES = st.one_of(
     st.integers(1, 40),
     st.integers(2, 9),
     SCHEDULES,
-    st.sampled_from(['carry', 'drop']),
+    st.booleans(),
     st.integers(0, 2**31),
 )
 @settings(max_examples=150, deadline=None)
 def test_groups__are_those_of_merging_features_pair_by_pair(
-    batch, num_tokens, channels, schedule, overflow, seed
+    batch, num_tokens, channels, schedule, class_token, seed
 ):
     tokens = made_tokens(batch, num_tokens, channels, seed)
-    assignment = bipartite_matching(tokens, schedule, overflow=overflow)
-
-    merges = effective_schedule(num_tokens, schedule, overflow)
+    assignment = bipartite_matching(tokens, schedule, class_token=class_token)
+    merges = effective_schedule(num_tokens, schedule, class_token)
     assert assignment.num_morphed == num_tokens - sum(merges)
     assert assignment.sizes().min() >= 1
-    assert torch.equal(assignment.labels, reference_labels(tokens, schedule, overflow))
+    expected = reference_labels(tokens, schedule, class_token=class_token)
+    assert torch.equal(assignment.labels, expected)
 
 
 @pytest.mark.parametrize('num_iters', [1, 2, 7, 14])
@@ -85,17 +85,6 @@ def test_two_iterations__by_hand():
     assert twice.labels.tolist() == [[2, 3, 3, 3, 0, 1, 3]]
 
 
-def test_merged_token__is_the_mean_of_all_its_original_tokens():
-    # Position 0 takes three tokens; their mean points far from the mean of
-    # (mean of two) and the third, which would choose the other partner.
-    tokens = made_tokens(1, 9, 2, seed=3)
-    schedule = (3, 2, 1)
-    groups = match(tokens[0].numpy(), schedule)
-    assert max(len(g) for g in groups) >= 3
-    assignment = bipartite_matching(tokens, schedule)
-    assert assignment.labels.tolist() == [labels_of(groups, 9)]
-
-
 def test_enough_iterations__give_one_token():
     for num_tokens in (1, 2, 7, 32, 33):
         schedule = (num_tokens - 1,) + (0,) * 7
@@ -109,13 +98,6 @@ def test_nothing_to_merge__is_the_identity(schedule):
     assignment = bipartite_matching(made_tokens(2, 5, 3, 0), schedule)
     assert assignment.labels.tolist() == [[0, 1, 2, 3, 4]] * 2
     assert assignment.num_morphed == 5
-
-
-def test_what_is_left__shows_in_the_number_of_morphed_tokens():
-    tokens = made_tokens(1, 10, 3, 0)
-    assert bipartite_matching(tokens, (9,)).num_morphed == 5
-    assert bipartite_matching(tokens, (9, 0)).num_morphed == 3
-    assert bipartite_matching(tokens, (9, 0), overflow='drop').num_morphed == 5
 
 
 @pytest.mark.parametrize('partition', ['alternate', 'random'])
@@ -167,16 +149,6 @@ def test_random_partition__repeats_itself_by_its_generator():
     torch.manual_seed(0)
     default = bipartite_matching(tokens, (5, 6, 7), 'random').labels
     assert torch.equal(default, labels(0))
-
-
-def test_random_partition__leaves_no_group_empty():
-    for seed in range(20):
-        torch.manual_seed(seed)
-        assignment = bipartite_matching(
-            made_tokens(3, 17, 4, seed), (5, 4, 3), 'random'
-        )
-        assert assignment.num_morphed == 5
-        assert assignment.sizes().min() >= 1
 
 
 def test_ties__go_to_the_earlier_position():
@@ -289,7 +261,11 @@ def test_values__that_are_not_finite_are_refused(value, schedule):
         (torch.zeros(2, 8, 3, dtype=torch.int32), {}, 'got torch.int32'),
         ([[1.0]], {}, 'tokens must be a tensor .* got a list'),
         (torch.zeros(2, 8, 3), dict(partition='halves'), "got 'halves'"),
-        (torch.zeros(2, 8, 3), dict(overflow='keep'), "got 'keep'"),
+        (
+            torch.zeros(2, 8, 3),
+            dict(partition='random', class_token=True),
+            "got partition='random'; use 'alternate'",
+        ),
     ],
 )
 def test_arguments__that_are_refused(tokens, options, message):

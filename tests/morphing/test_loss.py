@@ -30,7 +30,7 @@ def distance_of(u, v, distance, beta):
     return total / len(u)
 
 
-def loop_loss(online, target, assignments, distance, reduction, beta):
+def loop_loss(online, target, assignments, distance, reduction, beta, morphed):
     """Eq. (3-5) by loops over images, levels and groups."""
     batch, tokens, _ = online.shape
     total = 0.0
@@ -39,8 +39,10 @@ def loop_loss(online, target, assignments, distance, reduction, beta):
             for group in range(assignment.num_morphed):
                 members = [i for i in range(tokens) if assignment.labels[b, i] == group]
                 if members:
-                    u = online[b, members].mean(0).tolist()
-                    v = target[b, members].mean(0).tolist()
+                    u, v = online[b, members].sum(0), target[b, members].sum(0)
+                    if morphed == 'mean':
+                        u, v = u / len(members), v / len(members)
+                    u, v = u.tolist(), v.tolist()
                     total += len(members) * distance_of(u, v, distance, beta)
     total /= batch
     return total / (tokens * len(assignments)) if reduction == 'mean' else total
@@ -66,18 +68,19 @@ def made_case(batch=2, tokens=7, channels=3, groups=(3, 5), seed=0):
     st.sampled_from(DISTANCES),
     st.sampled_from(['mean', 'sum']),
     st.floats(0.1, 3),
+    st.sampled_from(['mean', 'sum']),
     st.integers(0, 2**31),
 )
 @settings(max_examples=100, deadline=None)
 def test_loss__is_what_loops_give(
-    batch, tokens, channels, groups, distance, reduction, beta, seed
+    batch, tokens, channels, groups, distance, reduction, beta, morphed, seed
 ):
     case = made_case(batch, tokens, channels, groups, seed)
-    loss = dtm_loss(*case, distance, reduction, beta)
+    options = (distance, reduction, beta, morphed)
+    loss = dtm_loss(*case, *options)
     assert loss.shape == ()
-    assert loss.item() == pytest.approx(
-        loop_loss(*case, distance, reduction, beta), rel=1e-9, abs=1e-12
-    )
+    expected = loop_loss(*case, *options)
+    assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize('distance', DISTANCES)
@@ -88,7 +91,7 @@ def test_all_tokens_apart__is_the_token_wise_loss(distance):
         'cosine': (1 - F.cosine_similarity(u, v, dim=2)).mean(),
         'l1': F.l1_loss(u, v),
         'l2': F.mse_loss(u, v),
-        'smooth_l1': F.smooth_l1_loss(u, v),
+        'smooth_l1': F.smooth_l1_loss(u, v, beta=2),
     }[distance]
     torch.testing.assert_close(loss, expected)
 
@@ -104,7 +107,7 @@ def test_one_group__is_the_image_level_loss(distance):
         'cosine': (1 - F.cosine_similarity(u, v, dim=1)).mean(),
         'l1': F.l1_loss(u, v),
         'l2': F.mse_loss(u, v),
-        'smooth_l1': F.smooth_l1_loss(u, v),
+        'smooth_l1': F.smooth_l1_loss(u, v, beta=2),
     }[distance]
     torch.testing.assert_close(loss, expected)
 
@@ -118,14 +121,14 @@ def test_levels__add_up_or_average():
     torch.testing.assert_close(mean, sum(parts) / 14)
 
 
-def test_cosine__does_not_tell_sums_from_means():
-    u, v, assignments = made_case()
-    total = 0
-    for assignment in assignments:
-        sums = [assignment.morph(x, 'sum') for x in (u, v)]
-        d = 1 - F.cosine_similarity(*sums, dim=2)
-        total = total + (assignment.sizes() * d).sum() / 2
-    torch.testing.assert_close(dtm_loss(u, v, assignments, reduction='sum'), total)
+@pytest.mark.parametrize(('distance', 'power'), [('cosine', 0), ('l1', 1), ('l2', 2)])
+def test_sums__weigh_a_group_by_its_size_again(distance, power):
+    u, v, _ = made_case(tokens=6)
+    thirds = [TokenAssignment(torch.arange(6).expand(2, -1) // 2, 3)]
+    means, sums = (
+        dtm_loss(u, v, thirds, distance, group_reduction=g) for g in ('mean', 'sum')
+    )
+    torch.testing.assert_close(sums, 2**power * means)
 
 
 @pytest.mark.parametrize('distance', DISTANCES)
@@ -230,6 +233,7 @@ def test_values__that_are_not_finite_are_refused_or_returned(value, culprit):
         (dict(target=torch.zeros(2, 7, 3).int()), 'target must be floating point'),
         (dict(distance='l3'), "distance must be one of .* got 'l3'"),
         (dict(reduction='none'), "reduction must be one of .* got 'none'"),
+        (dict(group_reduction='max'), "group_reduction must be .* got 'max'"),
         (dict(beta=0.0), 'beta must be above 0'),
         (dict(assignments=[]), 'at least one'),
         (dict(assignments=None), 'at least one'),

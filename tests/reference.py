@@ -18,7 +18,7 @@ def alternate(count):
     return list(range(0, count, 2)), list(range(1, count, 2))
 
 
-def match(tokens, schedule, overflow='carry', split=alternate):
+def match(tokens, schedule, split=alternate, class_token=False, carry=True):
     """Bipartite matching of one image's tokens (N, C).
 
     Returns a list of groups in their final order, each a list of positions.
@@ -26,14 +26,14 @@ def match(tokens, schedule, overflow='carry', split=alternate):
     current = [([i], np.asarray(t, dtype=np.float64)) for i, t in enumerate(tokens)]
     carried = 0
     for asked in schedule:
-        asked += carried if overflow == 'carry' else 0
-        merges = min(asked, len(current) // 2)
+        asked += carried if carry else 0
+        merges = min(asked, (len(current) - class_token) // 2)
         carried = asked - merges
         if merges == 0:
             continue
         first, second = split(len(current))
         best = []  # (similarity, position in the first set, its partner)
-        for i in first:
+        for i in first[1:] if class_token else first:
             similarities = [cosine(current[i][1], current[j][1]) for j in second]
             top = max(similarities)
             best.append((top, i, second[similarities.index(top)]))
@@ -43,8 +43,10 @@ def match(tokens, schedule, overflow='carry', split=alternate):
             members = members_j + members_i
             mean = len(members_i) * mean_i + len(members_j) * mean_j
             current[j] = (members, mean / len(members))
-        order = [i for _, i, _ in best[merges:]] + second
-        current = [current[i] for i in order]
+        alone = [i for _, i, _ in best[merges:]]
+        if class_token:
+            alone = [0, *sorted(alone)]
+        current = [current[i] for i in alone + second]
     return [members for members, _ in current]
 
 
