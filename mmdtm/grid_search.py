@@ -25,7 +25,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmdtm.report import read_run
-from mmdtm.report.runs import write_atomically
+from mmdtm.report.results import write_atomically
 
 KEYS = dict(
     lr='optim_wrapper.optimizer.lr',

@@ -16,6 +16,8 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
+from mmdtm.run_record import lineage_of
+
 SIDE = 64  # pixels of an image; 4 x 4 patches
 STEPS = 2
 BATCH = 2
@@ -83,6 +85,7 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
     Returns:
         Config: The same object.
     """
+    cfg.smoke = True  # for the record of the run
     factor = shrink_model(cfg.model)
     if cfg.get('default_scope') == 'mmpretrain':
         _set_num_classes(cfg.model)
@@ -142,7 +145,9 @@ def _walk(node, factor: float) -> None:
         elif key == 'out_indices' and not isinstance(value, int):
             node[key] = list(range(ARCH['num_layers']))[-len(value) :]
         elif key == 'init_cfg' and 'checkpoint' in (value or {}):
-            node[key] = None
+            # Weights of another small run fit.
+            if not (lineage_of(value['checkpoint']) or {}).get('smoke'):
+                node[key] = None
         else:
             _walk(value, factor)
 

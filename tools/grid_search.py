@@ -25,8 +25,8 @@ from rich.table import Table
 
 from mmdtm.grid_search import GridRun, GridSearch, locked, mean_std
 from mmdtm.report import write_result
-from mmdtm.report.report import markdown_table
-from mmdtm.report.runs import write_atomically
+from mmdtm.report.results import write_atomically
+from mmdtm.report.text import markdown_table
 
 HEADER = ['lr', 'weight decay', 'runs', 'mean ± std', 'best']
 

@@ -10,6 +10,8 @@ default_hooks = dict(
     # The newest three, to resume from; the last epoch's is always kept.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # run.json: what made the run; each checkpoint says which run it is from.
+    run_record=dict(type='RunRecordHook'),
 )
 
 custom_hooks = [

@@ -11,6 +11,7 @@ default_hooks = dict(
         type='CheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=3
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    run_record=dict(type='mmpretrain.RunRecordHook'),
 )
 
 # Classes must fit the heads before the first step.

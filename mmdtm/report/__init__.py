@@ -1,4 +1,4 @@
-"""The report of all runs beside the paper's figures (docs/report.md).
+"""The report of all runs beside the paper's tables (docs/report.md).
 
     from mmdtm.report import build_report, write_result
 
@@ -9,7 +9,9 @@ Reads files and writes files; it needs no part of OpenMMLab.
 """
 
 from .report import Report, build_report
-from .runs import Run, find_runs, read_run, write_result
+from .results import write_result
+from .run import Run
+from .runs import find_runs, read_run
 
 __all__ = [
     'Report',

@@ -1,39 +1,41 @@
-"""One table of all runs beside the paper's figures: Markdown, JSON, HTML."""
+"""One table of all runs beside the paper's tables: Markdown, JSON, HTML."""
 
 import base64
 import html
 import json
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from .runs import HEADLINES, Run, find_runs, write_atomically
+from mmdtm.report.paper import Cell, Table, paper_tables
+from mmdtm.report.results import write_atomically
+from mmdtm.report.run import HEADLINES, Run
+from mmdtm.report.runs import find_runs
+from mmdtm.report.text import (
+    DASH,
+    LABELS,
+    markdown_table,
+    markdown_text,
+    named_value,
+    setting_text,
+    time_text,
+    value_text,
+)
 
 KINDS = (
     'pre-training',
     'linear probe',
     'fine-tuning',
     'segmentation',
-    'transfer',
     'grid search',
     'throughput',
 )
-LABELS = {
-    'accuracy/top1': 'top-1 (%)',
-    'accuracy/top5': 'top-5 (%)',
-    'mIoU': 'mIoU (%)',
-    'mAcc': 'mAcc (%)',
-    'aAcc': 'aAcc (%)',
-    'knn_top1': 'k-NN top-1 (%)',
-    'linear_top1': 'linear top-1 (%)',
-    'images_per_second': 'images/s',
-    'seconds_per_step': 's/step',
-    'relative_throughput': 'relative speed',
-}
-DASH = '—'
-FIRST = ['Run', 'Kind', 'Figure', 'Paper', 'Difference', 'Time', 'Status']
-SUMMARY_HEADER = [*FIRST, 'Other figures', 'Settings']
+FIRST = ['Run', 'Kind', 'Value', 'Paper', 'Difference', 'Time', 'Status']
+SUMMARY_HEADER = [*FIRST, 'Other values', 'Settings']
+MADE_HEADER = ['Run', 'Configs', 'Command', 'Started', 'Code', 'Libraries', 'Machine']
+MADE_HEADER += ['Teacher']
 PICTURE_TYPES = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.webp': 'webp'}
 MAX_PICTURE_BYTES = 8_000_000
 
@@ -45,18 +47,18 @@ class Report:
     Attributes:
         runs: Every run, by kind and name.
         problems: A message for each thing that could not be read.
-        paper: Rows of paper.json: table, row, config, metric, figure, source.
         markdown, json, html: The files written; None before that.
-        metrics: Names of all figures, in the columns' order.
+        metrics: Names of all metrics, in the columns' order.
+        matches: For each cell of the paper's tables the runs to compare with it.
     """
 
     runs: list[Run]
     problems: list[str]
-    paper: list[dict]
     markdown: Path | None = None
     json: Path | None = None
     html: Path | None = None
     metrics: list[str] = field(init=False)
+    matches: dict[Cell, list[Run]] = field(init=False)
 
     def __post_init__(self) -> None:
         order = {kind: i for i, kind in enumerate(KINDS)}
@@ -64,92 +66,113 @@ class Report:
         used = {name for run in self.runs for name in run.metrics}
         names = [*HEADLINES, *(name for run in self.runs for name in run.metrics)]
         self.metrics = [name for name in dict.fromkeys(names) if name in used]
+        trained = {run.record['id'] for run in self.runs if run.record}
+        self.matches = {}
+        for run in self.runs:
+            record = run.record or {}
+            again = record.get('test') and (record['parent'] or {}).get('id') in trained
+            if run.finished is not False and not again:
+                for cell in run.cells:
+                    self.matches.setdefault(cell, []).append(run)
 
-    def paper_figure(self, run: Run) -> float | None:
-        """What the paper prints for the run's headline figure, if that is known."""
-        for row in self.paper:
-            if run.config and (row['config'], row['metric']) == (
-                run.config,
-                run.headline,
-            ):
-                return None if row['figure'] is None else float(row['figure'])
-        return None
+    def ours(self, cell: Cell) -> str:
+        """What the runs came to that belong to a cell of the paper's."""
+        runs = self.matches.get(cell, [])
+        real = [run for run in runs if not run.smoke]
+        values = [run.metrics[cell.metric] for run in real or runs]
+        if not values:
+            return ''
+        mean, std = statistics.fmean(values), statistics.pstdev(values)
+        text = value_text(max(values) if cell.grid else mean)
+        if len(values) > 1:
+            around = f'{value_text(mean)} ± ' if cell.grid else '± '
+            text += f' ({around}{std:.2f}, {len(values)} runs)'
+        return text if real else f'{text} (smoke)'
 
     def header(self) -> list[str]:
-        """Names of the table's columns: of FIRST, of each figure, and settings."""
+        """Names of the table's columns: of FIRST, of each metric, and settings."""
         return [*FIRST, *(LABELS.get(name, name) for name in self.metrics), 'Settings']
 
     def cells(self, run: Run) -> list[tuple[str, float | str | None]]:
         """A run's row: what to show, and what to sort by (None comes last)."""
-        paper = self.paper_figure(run)
         ours = run.metrics.get(run.headline)
-        difference = None if paper is None or ours is None else ours - paper
+        paper = paper_value(run)
+        printed = dict.fromkeys(cell.printed for cell in paper_cells(run))
+        difference = None if paper is None or run.smoke else ours - paper
         settings = ', '.join(f'{k} {setting_text(v)}' for k, v in run.settings.items())
         status = 'finished' if run.finished else run.progress
         if run.finished is False:
             status = f'unfinished: {run.progress}'.removesuffix(': ')
+        if run.smoke:
+            status = f'smoke run, {status}'
         return [
             (run.name, run.name),
             (run.kind, run.kind),
-            (named_figure(run, run.headline), ours),
-            (DASH if paper is None else f'{paper:g}', paper),
+            (named_value(run, run.headline), ours),
+            (' or '.join(printed) or DASH, paper),
             (DASH if difference is None else f'{difference:+.2f}', difference),
             (time_text(run.seconds), run.seconds),
             (status, status),
             *(
-                (figure_text(run.metrics.get(name)), run.metrics.get(name))
+                (value_text(run.metrics.get(name)), run.metrics.get(name))
                 for name in self.metrics
             ),
             (settings or DASH, settings),
         ]
 
     def summary(self, run: Run) -> list[str]:
-        """A run's row where there is no room for each figure (SUMMARY_HEADER)."""
+        """A run's row where there is no room for each metric (SUMMARY_HEADER)."""
         texts = [text for text, _ in self.cells(run)]
         others = [
-            named_figure(run, name)
+            named_value(run, name)
             for name in self.metrics
             if name in run.metrics and name != run.headline
         ]
         return [*texts[: len(FIRST)], ', '.join(others) or DASH, texts[-1]]
 
+    def table_rows(self, table: Table) -> list[list[str]]:
+        """A table of the paper's: what is printed, and what runs here came to."""
+        rows = []
+        for name, cells in table.rows.items():
+            ours = [self.ours(cell) for cell in cells]
+            rows.append([name, *map(str, cells)])
+            if any(ours):
+                rows.append(['here', *(text or DASH for text in ours)])
+        return rows
+
     def to_markdown(self) -> str:
-        """The table, the problems, and the paper's figures."""
+        """The table, the problems, what made the runs, and the paper's tables."""
         lines = ['# Runs', '']
         lines += markdown_table(SUMMARY_HEADER, map(self.summary, self.runs))
         if self.problems:
             lines += ['', '## Left out', '']
             lines += [f'- {markdown_text(problem)}' for problem in self.problems]
-        lines += ['', "## The paper's figures", '']
-        lines += markdown_table(PAPER_HEADER, map(paper_cells, self.paper))
+        lines += ['', "## The paper's tables", '']
+        for table in paper_tables().values():
+            lines += [f'### Table {table.number}: {markdown_text(table.title)}', '']
+            lines += markdown_table(['', *table.columns], self.table_rows(table))
+            lines += ['', *(f'- {markdown_text(note)}' for note in table.notes), '']
+        made = [made_cells(run) for run in self.runs if run.record]
+        lines += ['## What made the runs', '', *markdown_table(MADE_HEADER, made)]
         return '\n'.join(lines) + '\n'
 
     def to_json(self) -> str:
         """All of it for programs; curves included."""
+        kept = 'name kind config chain finished progress metrics headline seconds'
+        kept += ' settings changes x_name curves record'
+        runs = [
+            {name: getattr(run, name) for name in kept.split()}
+            | dict(folder=str(run.folder), paper=paper_value(run))
+            for run in self.runs
+        ]
+        cells = [
+            {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
+            | dict(runs=[run.name for run in self.matches.get(cell, [])])
+            for table in paper_tables().values()
+            for cell in table.cells
+        ]
         return json.dumps(
-            dict(
-                runs=[
-                    dict(
-                        name=run.name,
-                        kind=run.kind,
-                        folder=str(run.folder),
-                        config=run.config,
-                        finished=run.finished,
-                        progress=run.progress,
-                        metrics=run.metrics,
-                        headline=run.headline,
-                        paper=self.paper_figure(run),
-                        seconds=run.seconds,
-                        settings=run.settings,
-                        x_name=run.x_name,
-                        curves=run.curves,
-                    )
-                    for run in self.runs
-                ],
-                problems=self.problems,
-                paper=self.paper,
-            ),
-            indent=1,
+            dict(runs=runs, problems=self.problems, paper=cells), indent=1
         )
 
     def to_html(self) -> str:
@@ -167,9 +190,7 @@ class Report:
         several = len({id(run) for run, _, _ in pictures}) > 1
         parts = {
             '<!--SUMMARY-->': html.escape(summary),
-            '<!--HEAD-->': ''.join(
-                f'<th scope="col">{html.escape(name)}</th>' for name in self.header()
-            ),
+            '<!--HEAD-->': _html_head(self.header()),
             '<!--ROWS-->': '\n'.join(map(self._html_row, range(len(self.runs)))),
             '<!--PICTURES-->': '\n'.join(
                 _html_picture(file, f'{run.name}: {caption}' if several else caption)
@@ -178,9 +199,12 @@ class Report:
             '<!--PROBLEMS-->': '\n'.join(
                 f'<li>{html.escape(problem)}</li>' for problem in self.problems
             ),
-            '<!--PAPER-->': '\n'.join(
-                f'<tr>{"".join(map(_html_cell, paper_cells(row)))}</tr>'
-                for row in self.paper
+            '<!--PAPER-->': '\n'.join(map(self._html_table, paper_tables().values())),
+            '<!--MADE-HEAD-->': _html_head(MADE_HEADER),
+            '<!--MADE-->': '\n'.join(
+                f'<tr>{"".join(map(_html_cell, made_cells(run)))}</tr>'
+                for run in self.runs
+                if run.record
             ),
             '<!--DATA-->': _script_json(self._curves()),
         }
@@ -198,6 +222,24 @@ class Report:
             f'<th scope="row" title="{name}" data-sort="{name}">{name}</th>{cells}</tr>'
         )
 
+    def _html_table(self, table: Table) -> str:
+        rows = ''
+        for name, cells in table.rows.items():
+            texts = (
+                f'<td class="number">{html.escape(str(cell))}'
+                f'<b>{html.escape(self.ours(cell))}</b></td>'
+                for cell in cells
+            )
+            rows += f'<tr><th scope="row">{html.escape(name)}</th>{"".join(texts)}</tr>'
+        wide = ' class="many"' if len(table.columns) > 4 else ''
+        notes = ''.join(f'<p class="muted">{html.escape(n)}</p>' for n in table.notes)
+        return (
+            f'<section{wide}><h3>Table {table.number}: '
+            f'{html.escape(table.title)}</h3><div class="scroll"><table><thead><tr>'
+            f'{_html_head(["", *table.columns])}</tr></thead><tbody>{rows}</tbody>'
+            f'</table></div>{notes}</section>'
+        )
+
     def _curves(self) -> list[dict]:
         return [
             dict(
@@ -210,8 +252,8 @@ class Report:
                     if points
                 },
                 paper=None
-                if self.paper_figure(run) is None
-                else [LABELS.get(run.headline, run.headline), self.paper_figure(run)],
+                if paper_value(run) is None
+                else [LABELS.get(run.headline, run.headline), paper_value(run)],
             )  # fmt: skip
             for run in self.runs
         ]
@@ -221,9 +263,9 @@ def build_report(work_dirs: Iterable[str | Path], out: str | Path) -> Report:
     """Collect all runs below ``work_dirs`` and write the report.
 
     Args:
-        work_dirs: Work dirs, or folders of work dirs, searched all the way
-            down: mmengine's logs, ``result.json`` files (``write_result``),
-            and the JSON of tools/benchmark.
+        work_dirs: Work folders, or folders of work folders, searched all the way
+            down: mmengine's logs, ``run.json`` records, ``result.json`` files
+            (``write_result``), and the JSON of tools/benchmark.
         out: Folder for ``report.md``, ``report.json`` and ``report.html``.
 
     Returns:
@@ -236,8 +278,7 @@ def build_report(work_dirs: Iterable[str | Path], out: str | Path) -> Report:
     runs, problems = find_runs(work_dirs)
     if not runs:
         raise ValueError('\n'.join(['Nothing to report.', *problems]))
-    paper = json.loads((files(__package__) / 'paper.json').read_text(encoding='utf-8'))
-    report = Report(runs, problems, paper['rows'])
+    report = Report(runs, problems)
     out = Path(out)
     report.markdown = out / 'report.md'
     report.json = out / 'report.json'
@@ -248,67 +289,41 @@ def build_report(work_dirs: Iterable[str | Path], out: str | Path) -> Report:
     return report
 
 
-def figure_text(value: float | None) -> str:
-    """A figure with the digits that its size deserves."""
-    if value is None:
-        return DASH
-    digits = 1 if abs(value) >= 200 else 2 if abs(value) >= 1 else 4
-    return f'{value:.{digits}f}'
+def paper_cells(run: Run) -> list[Cell]:
+    """What the paper prints for the run's headline."""
+    return [cell for cell in run.cells if cell.metric == run.headline]
 
 
-def setting_text(value: float | str) -> str:
-    """A setting as one would type it."""
-    return value if isinstance(value, str) else f'{value:g}'
+def paper_value(run: Run) -> float | None:
+    """The first printed value for the run's headline; None if there is none."""
+    return next((float(cell.value) for cell in paper_cells(run)), None)
 
 
-def named_figure(run: Run, name: str | None) -> str:
-    """A run's figure with its name."""
-    if name is None:
-        return DASH
-    return f'{LABELS.get(name, name)} {figure_text(run.metrics[name])}'
-
-
-def time_text(seconds: float | None) -> str:
-    """A duration in its two largest units."""
-    if seconds is None:
-        return DASH
-    if seconds < 60:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f'{days} d {hours} h'
-    return f'{hours} h {minutes} min' if hours else f'{minutes} min'
-
-
-PAPER_HEADER = ('Table', 'Row', 'Figure', 'Printed', 'Where', 'Config')
-
-
-def paper_cells(row: dict) -> list[str]:
-    """A row of the paper's figures, as text."""
+def made_cells(run: Run) -> list[str]:
+    """What made a run, as text (MADE_HEADER)."""
+    record = run.record
+    start = record['starts'][-1]
+    code = start.get('code') or {}
+    changed = ', changed since' if code.get('changed') else ''
+    commit = f' {code["commit"][:10]}{changed}' if code.get('commit') else ''
+    hardware = start.get('hardware') or {}
+    machine = ', '.join(sorted(set(hardware.get('gpus') or ()))) or 'CPU'
+    hashes = [t['weights_sha256'] for t in record.get('teachers') or ()]
+    hashes = hashes or list((record.get('files') or {}).values())
     return [
-        row['table'],
-        row['row'],
-        LABELS.get(row['metric'], row['metric']),
-        DASH if row['figure'] is None else f'{row["figure"]:g}',
-        row.get('source', DASH),
-        row['config'] or DASH,
+        run.name,
+        ' → '.join(run.chain),
+        str(start.get('command', DASH)),
+        str(start.get('time', DASH)),
+        f'mmdtm {code.get("version", "?")}{commit}',
+        ', '.join(f'{k} {v}' for k, v in (start.get('versions') or {}).items()),
+        f'{hardware.get("host", "?")}: {machine} x {hardware.get("processes", 1)}',
+        ', '.join(text[:12] for text in hashes) or DASH,
     ]
 
 
-def markdown_table(header: Iterable[str], rows: Iterable[list[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    header = list(header)
-    lines = [header, ['---'] * len(header), *rows]
-    return ['| ' + ' | '.join(map(markdown_text, line)) + ' |' for line in lines]
-
-
-def markdown_text(text: str) -> str:
-    """Text that neither ends a cell nor starts markup."""
-    text = html.escape(' '.join(text.split()), quote=False)
-    for mark in '\\`*_[]|':
-        text = text.replace(mark, f'\\{mark}')
-    return text
+def _html_head(names: Iterable[str]) -> str:
+    return ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
 
 
 def _html_cell(text: str, value: float | str | None = '') -> str:
@@ -321,7 +336,7 @@ def _html_picture(file: Path, caption: str) -> str:
     kind = PICTURE_TYPES.get(file.suffix.lower())
     text = html.escape(caption)
     if kind is None or file.stat().st_size > MAX_PICTURE_BYTES:
-        reason = f'{file.name} is no PNG, JPEG or WebP below 8 MB'
+        reason = f'{file.name} is not a PNG, JPEG or WebP below 8 MB'
         return (
             f'<figure><figcaption>{text} ({html.escape(reason)})</figcaption></figure>'
         )

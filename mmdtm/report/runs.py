@@ -1,94 +1,38 @@
-"""Find runs under work dirs, and read what each has come to.
+"""Find runs under work folders, and read what each has come to.
 
-Two kinds of files are read, and none is executed: mmengine's logs, and JSON
-files in the form that :func:`write_result` writes and docs/report.md describes.
+Nothing that lies there is executed: mmengine's logs, ``run.json`` files
+(:mod:`mmdtm.run_record`) and result files (:mod:`mmdtm.report.results`) are read.
 """
 
 import ast
 import json
-import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+from mmdtm import run_record
+from mmdtm.report.results import read_results
+from mmdtm.report.run import Run
 from mmdtm.training_log import TrainingLog, read_training_log
 
-# The figure that stands for a run, the first of these that it has.
-HEADLINES = (
-    'accuracy/top1',
-    'mIoU',
-    'linear_top1',
-    'knn_top1',
-    'images_per_second',
-    'loss',
-)
-TRANSFER_SETS = (
-    'NABirds',
-    'CUB',
-    'StanfordDogs',
-    'CIFAR10',
-    'CIFAR100',
-    'OfficialCIFAR10',
-    'OfficialCIFAR100',
-    'OfficialCUB',
-    'INaturalist',
-)
 TIMESTAMP = re.compile(r'\d{8}_\d{6}$')
 LOGGED_TIME = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
+# What a run of another program is, by the first of these values that it has.
+KINDS_BY_METRIC = {
+    'mIoU': 'segmentation',
+    'accuracy/top1': 'fine-tuning',
+    'loss': 'pre-training',
+}
 NOT_METRICS = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory', 'lr', 'base_lr'}
-MAX_POINTS = 400  # of one curve; more cannot be told apart on a page
-
-
-@dataclass
-class Run:
-    """What the report knows of one run.
-
-    Attributes:
-        name: Path of the run below the folder that was asked for, or the name
-            its result file gives.
-        kind: ``'pre-training'``, ``'fine-tuning'``, ``'linear probe'``,
-            ``'transfer'``, ``'segmentation'``, ``'throughput'``, or what its
-            result file says.
-        folder: Where it was found.
-        metrics: Last value of each figure.
-        finished: Whether it reached its planned end; None if that is unknown.
-        progress: How far it came, in words.
-        seconds: Wall time of all its starts; None if unknown.
-        config: Name of its config without ``.py``; empty if unknown.
-        settings: What is worth comparing: learning rate, weight decay, seed, ...
-        curves: For each figure its points, (x, y).
-        x_name: What x counts: ``'epoch'``, ``'iteration'``, ...
-        pictures: Files and captions.
-    """
-
-    name: str
-    kind: str
-    folder: Path
-    metrics: dict[str, float] = field(default_factory=dict)
-    finished: bool | None = None
-    progress: str = ''
-    seconds: float | None = None
-    config: str = ''
-    settings: dict[str, str | float] = field(default_factory=dict)
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    x_name: str = 'epoch'
-    pictures: list[tuple[Path, str]] = field(default_factory=list)
-
-    @property
-    def headline(self) -> str | None:
-        """Name of the figure that stands for the run; None if it has none."""
-        known = [name for name in HEADLINES if name in self.metrics]
-        return next(iter([*known, *self.metrics]), None)
 
 
 def find_runs(roots: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
     """Read every run below the given folders.
 
     Args:
-        roots: Work dirs, or folders of work dirs.
+        roots: Work folders, or folders of work folders.
 
     Returns:
         The runs in the order of their paths, and a message for each thing that
@@ -124,10 +68,10 @@ def find_runs(roots: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
 
 
 def read_run(folder: Path, name: str = '', problems: list[str] | None = None) -> Run:
-    """Read one mmengine work dir.
+    """Read one mmengine work folder.
 
     Args:
-        folder: The work dir.
+        folder: The work folder.
         name: What to call the run; the folder's name by default.
         problems: Gets a message for each thing that was left out.
 
@@ -136,70 +80,35 @@ def read_run(folder: Path, name: str = '', problems: list[str] | None = None) ->
         ValueError: If the log has no readable row.
     """
     problems = [] if problems is None else problems
-    config_file = max(folder.glob('*.py'), key=os.path.getmtime, default=None)
-    config = _read_config(config_file, problems) if config_file else {}
+    run = Run(name or folder.resolve().name, '', folder)
     try:
         log = read_training_log(folder)
+        place = folder
     except (FileNotFoundError, ValueError):
-        metrics = _test_metrics(folder)
-        if not metrics:
-            raise
         log = TrainingLog(folder)
-    else:
-        metrics = {}
+        place, run.metrics = _test_metrics(folder)
+        if not run.metrics:
+            raise
     if log.broken:
         more = f' and {len(log.broken) - 1} more' if len(log.broken) > 1 else ''
         problems.append(
             f'{log.broken[0]}{more}: no readable row (a log cut off in the middle?); '
             'the other rows are used.'
         )
-    run = Run(name or folder.resolve().name, '', folder, metrics)
-    run.config = config_file.stem if config_file else ''
     run.x_name = 'epoch' if log.iters_per_epoch or not log.train else 'iteration'
-    _add_curves(run, log, problems)
-    run.kind = _kind(config, run.metrics)
-    run.settings = _settings(config)
+    _add_curves(run, log)
+    run.tidy(problems)
+    config = _add_record(run, place, problems)
+    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
+    settings = {
+        'lr': optimizer.get('lr'),
+        'weight decay': optimizer.get('weight_decay'),
+        'seed': (config.get('randomness') or {}).get('seed'),
+    }
+    run.settings = {k: v for k, v in settings.items() if v is not None} | run.settings
     run.seconds = _wall_time(folder) or _iteration_time(log)
-    _add_progress(run, log, config)
+    _add_progress(run, log, config.get('train_cfg') or {})
     return run
-
-
-def write_result(
-    folder: str | Path,
-    kind: str,
-    name: str,
-    metrics: Mapping[str, float],
-    seconds: float | None = None,
-    **more,
-) -> Path:
-    """Write ``result.json``, from which the report takes a row.
-
-    Args:
-        folder: The run's folder, made if need be. Beside mmengine's logs the
-            file adds to that run, alone it is a run of its own.
-        kind: Such as ``'linear probe'``; the report filters by it.
-        name: What the row is called.
-        metrics: Figures by name; ``accuracy/top1``, ``mIoU``, ``knn_top1``,
-            ``linear_top1``, ``images_per_second`` and ``loss`` come first.
-        seconds: What it took.
-        **more: The optional fields of docs/report.md: ``config``,
-            ``settings``, ``curves``, ``x_name``, ``pictures``, ``finished``.
-
-    Returns:
-        The path of the file, which appears whole or not at all.
-    """
-    path = Path(folder) / 'result.json'
-    content = dict(kind=kind, name=name, metrics=dict(metrics), seconds=seconds, **more)
-    write_atomically(path, json.dumps(content, indent=2) + '\n')
-    return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(path)
 
 
 def _read_folder(
@@ -207,8 +116,8 @@ def _read_folder(
 ) -> list[Run]:
     results, more = [], []
     for file in files:
-        if file.endswith('.json'):
-            found = _read_results(folder / file, name, problems)
+        if file.endswith('.json') and file != run_record.FILE:
+            found = read_results(folder / file, name, problems)
             if has_starts and file == 'result.json' and len(found) == 1:
                 more = found
             else:
@@ -222,7 +131,7 @@ def _read_folder(
         return more + results
     for result in more:  # one result.json beside logs is about the same run
         run.kind, run.name = result.kind, result.name
-        run.config = result.config or run.config
+        run.chain = run.chain or result.chain
         run.metrics |= result.metrics
         run.settings |= result.settings
         run.curves |= result.curves
@@ -231,71 +140,30 @@ def _read_folder(
     return [run, *results]
 
 
-def _read_results(path: Path, name: str, problems: list[str]) -> list[Run]:
-    """Rows of a JSON file, of ``metrics`` or of a benchmark's ``rows``.
-
-    A file that is readable JSON of another kind is no result and no problem.
-    """
+def _add_record(run: Run, place: Path, problems: list[str]) -> dict:
+    """Take what made the run from its record; returns the whole config."""
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        problems.append(f'{path}: not readable as JSON ({error}); left out.')
-        return []
-    items = content if isinstance(content, list) else [content]
-    items = [item for item in items if isinstance(item, dict) and 'kind' in item]
-    results = []
-    for item in items:
-        rows = [item] if 'metrics' in item else item.get('rows', [])
-        try:
-            results += [_result(item, row, path, name, problems) for row in rows]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            problems.append(
-                f'{path}: not a result as docs/report.md describes it ({error!r}); '
-                'left out.'
-            )
-    return results
+        run.record = run_record.read_record(place)
+    except ValueError as error:
+        problems.append(str(error))
+    if run.record is None:
+        kinds = {'mIoU': 'segmentation', 'accuracy/top1': 'fine-tuning'}
+        kinds['loss'] = 'pre-training'
+        run.kind = next(
+            (k for name, k in kinds.items() if name in run.metrics), 'other'
+        )
+        return _dumped_config(run.folder, problems)
+    run.kind = run.record['kind']
+    run.chain = run_record.chain(run.record)
+    run.changes = run_record.changes(run.record)
+    run.settings = {k.split('.')[-1]: str(v) for k, v in run.changes.items()}
+    return run.record['full_config']
 
 
-def _result(item: dict, row: dict, path: Path, name: str, problems: list[str]) -> Run:
-    metrics = row.get('metrics')
-    if metrics is None:  # tools/benchmark: the figures stand in the row itself
-        metrics = {k: v for k, v in row.items() if isinstance(v, (int, float))}
-    seconds = row.get('seconds')
-    # A benchmark's rows are called by their configs.
-    config = row.get('config', '' if row is item else row.get('name', ''))
-    run = Run(
-        str(row.get('name', name)),
-        str(item['kind']),
-        path.parent,
-        {str(k): float(v) for k, v in metrics.items()},
-        finished=bool(row.get('finished', True)),
-        seconds=None if seconds is None else float(seconds),
-        config=str(config).split('/')[-1].removesuffix('.py'),
-        settings={
-            str(k): v if isinstance(v, (int, float)) else str(v)
-            for k, v in row.get('settings', {}).items()
-        },
-        x_name=str(row.get('x_name', 'epoch')),
-    )
-    for key, points in row.get('curves', {}).items():
-        run.curves[str(key)] = _thinned([(float(x), float(y)) for x, y in points])
-    for picture in row.get('pictures', []):
-        file = (path.parent / picture['file']).resolve()
-        if file.is_relative_to(path.parent.resolve()) and file.is_file():
-            run.pictures.append((file, str(picture.get('caption', file.name))))
-        else:
-            problems.append(
-                f'{path}: picture {picture["file"]} is not a file below '
-                f'{path.parent}; left out.'
-            )
-    _drop_not_finite(run, problems)
-    return run
-
-
-def _add_curves(run: Run, log: TrainingLog, problems: list[str]) -> None:
+def _add_curves(run: Run, log: TrainingLog) -> None:
     for row in log.val:
         for key, value in row.items():
-            if _is_figure(key, value):
+            if _is_metric(key, value):
                 key = key.removeprefix('probe/')  # FeatureProbeHook's
                 run.metrics[key] = float(value)
                 run.curves.setdefault(key, []).append(
@@ -306,31 +174,10 @@ def _add_curves(run: Run, log: TrainingLog, problems: list[str]) -> None:
         run.metrics['loss'] = float(losses[-1]['loss'])
         xs, ys = log.series('train', 'loss')
         run.curves['loss'] = list(zip(xs, ys, strict=True))
-    _drop_not_finite(run, problems)
-    run.curves = {key: _thinned(points) for key, points in run.curves.items()}
 
 
-def _drop_not_finite(run: Run, problems: list[str]) -> None:
-    for key, value in list(run.metrics.items()):
-        if not math.isfinite(value):
-            problems.append(f'{run.folder}: the last {key} is {value}.')
-            del run.metrics[key]
-    for key, points in run.curves.items():
-        run.curves[key] = [
-            (x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)
-        ]
-
-
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Evenly chosen points, the first and the last among them."""
-    if len(points) <= MAX_POINTS:
-        return points
-    step = (len(points) - 1) / (MAX_POINTS - 1)
-    return [points[round(i * step)] for i in range(MAX_POINTS)]
-
-
-def _test_metrics(folder: Path) -> dict[str, float]:
-    """What tools/test.py left: TIMESTAMP/TIMESTAMP.json, the newest of them."""
+def _test_metrics(folder: Path) -> tuple[Path, dict[str, float]]:
+    """What tools/test.py left, TIMESTAMP/TIMESTAMP.json: the newest, and its place."""
     for path in sorted(folder.glob('*/*.json'), reverse=True):
         if TIMESTAMP.match(path.stem) and path.stem == path.parent.name:
             try:
@@ -338,11 +185,14 @@ def _test_metrics(folder: Path) -> dict[str, float]:
             except ValueError as error:
                 raise ValueError(f'{path}: not readable as JSON ({error}).') from error
             items = content.items() if isinstance(content, dict) else ()
-            return {key: float(value) for key, value in items if _is_figure(key, value)}
-    return {}
+            values = {
+                key: float(value) for key, value in items if _is_metric(key, value)
+            }
+            return path.parent, values
+    return folder, {}
 
 
-def _is_figure(key: str, value) -> bool:
+def _is_metric(key: str, value) -> bool:
     return (
         isinstance(value, (int, float))
         and key not in NOT_METRICS
@@ -374,10 +224,9 @@ def _iteration_time(log: TrainingLog) -> float | None:
     return total or None
 
 
-def _add_progress(run: Run, log: TrainingLog, config: dict) -> None:
-    train = config.get('train_cfg') or {}
-    unit = 'epochs' if 'max_epochs' in train else 'iterations'
-    planned = train.get('max_epochs', train.get('max_iters'))
+def _add_progress(run: Run, log: TrainingLog, loop: dict) -> None:
+    unit = 'epochs' if 'max_epochs' in loop else 'iterations'
+    planned = loop.get('max_epochs', loop.get('max_iters'))
     if not log.train and not log.val:
         run.finished, run.progress = True, 'tested'
         return
@@ -396,37 +245,15 @@ def _add_progress(run: Run, log: TrainingLog, config: dict) -> None:
     run.progress = f'{min(ended, planned)} of {planned} {unit}'
 
 
-def _kind(config: dict, metrics: dict[str, float]) -> str:
-    model = config.get('model') or {}
-    name = str(model.get('type', '')).split('.')[-1]
-    if name in ('EncoderDecoder', 'CascadeEncoderDecoder') or 'mIoU' in metrics:
-        return 'segmentation'
-    if name == 'ImageClassifier' or (not name and 'accuracy/top1' in metrics):
-        loader = config.get('train_dataloader') or config.get('test_dataloader') or {}
-        if (loader.get('dataset') or {}).get('type') in TRANSFER_SETS:
-            return 'transfer'
-        if (model.get('backbone') or {}).get('frozen_stages', -1) > 0:
-            return 'linear probe'
-        return 'fine-tuning'
-    return 'pre-training' if 'loss' in metrics else 'other'
-
-
-def _settings(config: dict) -> dict[str, str | float]:
-    optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
-    found = {
-        'lr': optimizer.get('lr'),
-        'weight decay': optimizer.get('weight_decay'),
-        'seed': (config.get('randomness') or {}).get('seed'),
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _read_config(path: Path, problems: list[str]) -> dict:
-    """Assignments of a config that mmengine dumped, without executing it.
+def _dumped_config(folder: Path, problems: list[str]) -> dict:
+    """Assignments of the config that mmengine dumped, without executing it.
 
     A dumped config has literals and ``dict(...)`` only; a config is code, and a
     report must not run what lies in a folder that somebody sent.
     """
+    path = max(folder.glob('*.py'), key=os.path.getmtime, default=None)
+    if path is None:
+        return {}
     try:
         tree = ast.parse(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, SyntaxError) as error:

@@ -1,57 +1,76 @@
-"""Work dirs as mmengine leaves them, without the training."""
+"""Work folders as mmengine and RunRecordHook leave them, without the training."""
 
 import json
 from pathlib import Path
 
-CONFIGS = dict(
-    pretrain="""
-model = dict(type='DTM', backbone=dict(type='DTMPretrainViT'), head=None)
-optim_wrapper = dict(optimizer=dict(lr=0.00015, type='AdamW', weight_decay=0.05))
-randomness = dict(seed=0)
-train_cfg = dict(max_epochs={epochs}, type='EpochBasedTrainLoop')
-""",
-    finetune="""
-model = dict(backbone=dict(type='DTMViT'), type='ImageClassifier')
-optim_wrapper = dict(optimizer=dict(lr={lr}, type='AdamW', weight_decay=0.05))
-randomness = dict(seed={seed})
-train_cfg = dict(max_epochs={epochs}, type='EpochBasedTrainLoop', val_interval=1)
-train_dataloader = dict(dataset=dict(pipeline=[dict(type='A')], type='{dataset}'))
-""",
-    segment="""
-model = dict(backbone=dict(type='mmpretrain.DTMViT'), type='EncoderDecoder')
-train_cfg = dict(max_iters={iters}, type='IterBasedTrainLoop', val_interval=10)
-""",
-)
+EPOCHS = dict(type='EpochBasedTrainLoop', max_epochs=2)
 
 
-def write_run(
+def lineage(*configs: str, **more) -> dict | None:
+    """Of a run of the last config, whose weights came from the one before it."""
+    if not configs:
+        return None
+    parent = lineage(*configs[:-1], **more)
+    found = dict(id=' < '.join(configs[::-1]), config=configs[-1], title='')
+    return found | dict(smoke=False, changes={}, parent=parent) | more
+
+
+def write_record(
+    folder: Path, kind: str, *configs: str, loop: dict = EPOCHS, lr=5e-4, **more
+) -> None:
+    """Write ``run.json``.
+
+    Args:
+        folder: Where to.
+        kind: Of the run.
+        *configs: Its config's name, the last, and those of its ancestors.
+        loop: The config's ``train_cfg``.
+        lr: The config's learning rate.
+        **more: Other fields of the record.
+    """
+    optimizer = dict(lr=lr, weight_decay=0.05)
+    start = dict(
+        time='2026-01-01T12:00:00+00:00',
+        command='tools/train.py CONFIG',
+        seed=0,
+        code=dict(version='9.9', commit='c0ffee' + 34 * '0', changed=True),
+        versions=dict(torch='2.0', mmengine='0.10'),
+        hardware=dict(host='here', gpus=['V100', 'V100'], processes=2),
+    )
+    record = lineage(*configs) | dict(
+        kind=kind,
+        test=False,
+        teachers=[dict(type='OpenCLIPGenerator', weights_sha256='ab' * 32)],
+        files={},
+        full_config=dict(
+            optim_wrapper=dict(optimizer=optimizer),
+            randomness=dict(seed=0),
+            train_cfg=loop,
+        ),
+        starts=[start],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'run.json').write_text(json.dumps(record | more))
+
+
+def write_logs(
     folder: Path,
-    recipe: str,
-    config: str,
     train: list[dict],
     val: list[dict],
     start: str = '20260101_120000',
     ends: str = '2026/01/01 13:30:00',
-    **numbers,
 ) -> Path:
-    """Write a run's config, log and scalars.
+    """Write a start's log and scalars.
 
     Args:
-        folder: The work dir.
-        recipe: A key of ``CONFIGS``.
-        config: The config's name.
+        folder: The work folder.
         train: Rows of training.
         val: Rows of validation, written after all of the training.
         start: Name of the start's folder.
         ends: Time of its last log line; the first is 12:00 of that day.
-        **numbers: What the recipe leaves open.
     """
     vis = folder / start / 'vis_data'
     vis.mkdir(parents=True)
-    defaults = dict(lr=5e-4, seed=0, epochs=2, iters=20, dataset='CustomDataset')
-    text = CONFIGS[recipe].format(**(defaults | numbers))
-    (folder / f'{config}.py').write_text(text)
-    (vis / 'config.py').write_text(text)
     day = ends.split()[0]
     (folder / start / f'{start}.log').write_text(
         f'{day} 12:00:00 - mmengine - INFO - \n---\nSystem environment:\n'

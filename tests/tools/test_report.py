@@ -11,73 +11,59 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fake_runs import accuracy_rows, epoch_rows, iteration_rows, write_run
+from fake_runs import (
+    accuracy_rows,
+    epoch_rows,
+    iteration_rows,
+    write_logs,
+    write_record,
+)
 from PIL import Image
 
 from mmdtm.report import build_report, find_runs, read_run, write_result
-from mmdtm.report.runs import MAX_POINTS
+from mmdtm.report.run import MAX_POINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<img src=x onerror=alert(1)></script><script>alert("&")</script>|`*'
+BASE = 'dtm_vit-b_300e'
 
 
 @pytest.fixture
 def known(tmp_path) -> Path:
-    """Seven runs and three things that are none."""
+    """Seven runs and two things that are none."""
     root = tmp_path / 'work_dirs'
-    write_run(
-        root / 'dtm/pretrain',
-        'pretrain',
-        'dtm_vit-b_100e',
-        epoch_rows([1.0, 0.75, 0.5, 0.25], per_epoch=2),
-        [],
+    pretrain, finetune, cub = (root / f'dtm/{n}' for n in ('pre', 'finetune', 'cub'))
+    write_record(pretrain, 'pre-training', BASE, lr=0.00015)
+    write_logs(pretrain, epoch_rows([1.0, 0.75, 0.5, 0.25], per_epoch=2), [])
+    (pretrain / 'last_checkpoint').write_text('/somewhere/epoch_2.pth')
+    write_record(finetune, 'fine-tuning', BASE, 'finetune/dtm_vit-b_100e_in1k')
+    rows = epoch_rows([6.9, 5.5, 4.5, 4.25], per_epoch=2)
+    write_logs(finetune, rows, accuracy_rows([40.0, 84.9]), ends='2026/01/01 12:40:00')
+    rates = {'optim_wrapper.optimizer.lr': 1e-3}
+    write_record(
+        cub, 'fine-tuning', BASE, 'transfer/dtm_vit-b_100e_cub200', changes=rates
     )
-    (root / 'dtm/pretrain/last_checkpoint').write_text('/somewhere/epoch_2.pth')
-    write_run(
-        root / 'dtm/finetune',
-        'finetune',
-        'dtm_vit-b_100e_in1k',
-        epoch_rows([6.9, 5.5, 4.5, 4.25], per_epoch=2),
-        accuracy_rows([40.0, 84.9]),
-        ends='2026/01/03 12:40:30',
-    )
-    write_run(
-        root / 'dtm/cub',
-        'finetune',
-        'dtm_vit-b_100e_cub200',
+    write_logs(
+        cub,
         epoch_rows([5.0, 4.0], per_epoch=2),
         accuracy_rows([70.0]),
-        dataset='CUB',
-        lr=1e-3,
-        seed=2,
         ends='2026/01/01 12:00:07',
     )
-    write_run(
+    write_logs(  # of another program: no record
         root / 'dtm/ade20k',
-        'segment',
-        'upernet',
         iteration_rows([3.0] * 19 + [2.0]),
-        [
-            {'mIoU': 30.0, 'aAcc': 70.0, 'step': 10},
-            {'mIoU': 41.25, 'aAcc': 80.0, 'step': 20},
-        ],
+        [{'mIoU': v, 'step': s} for v, s in ((30.0, 10), (41.25, 20))],
         ends='2026/01/01 12:35:00',
     )
-    write_result(
-        root / 'probe',
-        'linear probe',
-        'DTM features',
-        {'linear_top1': 61.5},
-        seconds=40,
+    (root / 'dtm/ade20k/upernet.py').write_text(
+        "train_cfg = dict(max_iters=20, type='IterBasedTrainLoop')\n"
+        f"open({str(tmp_path / 'executed')!r}, 'w')\n"
     )
+    scores = {'linear_top1': 61.5}
+    write_result(root / 'probe', 'linear probe', 'DTM features', scores, seconds=40)
     rows = [
-        dict(
-            name='dtm_vit-b_100e',
-            seconds_per_step=0.5,
-            images_per_second=1500.0,
-            relative_throughput=0.99,
-        ),
-        dict(name='other', seconds_per_step=0.4, images_per_second=20.0),
+        dict(name='DTM', config=f'configs/{BASE}.py', relative_throughput=0.98),
+        dict(name='other', images_per_second=20.0),
     ]
     speed = dict(kind='throughput', device='cpu', batch=8, rows=rows)
     (root / 'speed.json').write_text(json.dumps(speed))
@@ -90,41 +76,59 @@ def test_table_of_a_known_folder(known, tmp_path):
     assert report.problems == []
     table = report.markdown.read_text().split('\n\n')[1].splitlines()
     expected = """
-| dtm/pretrain | pre-training | loss 0.2500 | — | — | 1 h 30 min | finished | — \
+| dtm/pre | pre-training | loss 0.2500 | — | — | 1 h 30 min | finished | — \
 | lr 0.00015, weight decay 0.05, seed 0 |
 | DTM features | linear probe | linear top-1 (%) 61.50 | — | — | 40 s | finished | — \
 | — |
+| dtm/cub | fine-tuning | top-1 (%) 70.00 | 88.8 | -18.80 | 7 s \
+| unfinished: 1 of 2 epochs | loss 4.00, top-5 (%) 80.00 \
+| lr 0.001, weight decay 0.05, seed 0 |
 | dtm/finetune | fine-tuning | top-1 (%) 84.90 | 85.4 | -0.50 | 40 min | finished \
 | loss 4.25, top-5 (%) 94.90 | lr 0.0005, weight decay 0.05, seed 0 |
 | dtm/ade20k | segmentation | mIoU (%) 41.25 | — | — | 35 min | finished \
-| loss 2.00, aAcc (%) 80.00 | — |
-| dtm/cub | transfer | top-1 (%) 70.00 | — | — | 7 s | unfinished: 1 of 2 epochs \
-| loss 4.00, top-5 (%) 80.00 | lr 0.001, weight decay 0.05, seed 2 |
-| dtm\\_vit-b\\_100e | throughput | images/s 1500.0 | 1446 | +54.00 | — | finished \
-| s/step 0.5000, relative speed 0.9900 | — |
-| other | throughput | images/s 20.00 | — | — | — | finished | s/step 0.4000 | — |
+| loss 2.00 | — |
+| DTM | throughput | relative speed 0.9800 | 0.990 | -0.01 | — | finished | — | — |
+| other | throughput | images/s 20.00 | — | — | — | finished | — | — |
 """
     assert table[2:] == expected.strip().splitlines()
+    assert not (tmp_path / 'executed').exists()  # a config is read, not run
 
 
 def test_json_says_the_same(known, tmp_path):
     report = build_report([known], tmp_path)
     content = json.loads(report.json.read_text())
-    runs = {(run['kind'], run['name']): run for run in content['runs']}
-    finetune = runs['fine-tuning', 'dtm/finetune']
+    runs = {run['name']: run for run in content['runs']}
+    finetune = runs['dtm/finetune']
     assert finetune['metrics'] == {
         'accuracy/top1': 84.9,
         'accuracy/top5': 94.9,
         'loss': 4.25,
     }
     assert (finetune['paper'], finetune['finished']) == (85.4, True)
+    assert finetune['chain'] == [BASE, 'finetune/dtm_vit-b_100e_in1k']
     assert finetune['curves']['accuracy/top1'] == [[1, 40], [2, 84.9]]
     # Losses stand at the epochs: two iterations each.
     assert finetune['curves']['loss'] == [[0.5, 6.9], [1, 5.5], [1.5, 4.5], [2, 4.25]]
-    segment = runs['segmentation', 'dtm/ade20k']
+    segment = runs['dtm/ade20k']
     assert segment['x_name'] == 'iteration'
     assert segment['curves']['mIoU'] == [[10, 30], [20, 41.25]]
-    assert runs['transfer', 'dtm/cub']['finished'] is False
+    assert runs['dtm/cub']['finished'] is False
+
+
+def test_what_made_a_run_is_shown(known, tmp_path):
+    report = build_report([known], tmp_path)
+    page = report.html.read_text()
+    shown = [
+        f'{BASE} → finetune/dtm_vit-b_100e_in1k',
+        'mmdtm 9.9 c0ffee0000, changed since',
+        'torch 2.0, mmengine 0.10',
+        'here: V100 x 2',
+        'abababababab',
+    ]
+    made = report.markdown.read_text().split('## What made the runs')[1]
+    assert len(made.strip().splitlines()) == 2 + 3  # those with a record
+    for text in shown:
+        assert text in page and text.replace('_', '\\_') in made
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(known, tmp_path):
@@ -133,19 +137,21 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(known, tmp_path):
     scalars.write_text(text[: len(text) - 30])  # killed while writing
     (known / 'half.json').write_text('{"kind": "probe", "metr')
     (known / 'odd.json').write_text('{"kind": "probe", "metrics": [1]}')
+    (known / 'dtm/cub/run.json').write_text('{"id": "x", "parent": 3}')
     (known / 'silent/20260101_120000').mkdir(parents=True)
     empty = tmp_path / 'empty'
     empty.mkdir()
     report = build_report([known, empty, tmp_path / 'none'], tmp_path / 'out')
     assert len(report.runs) == 7
-    finetune = next(run for run in report.runs if run.kind == 'fine-tuning')
+    finetune = next(run for run in report.runs if 'finetune' in run.name)
     assert finetune.metrics['accuracy/top1'] == 40.0
     assert not finetune.finished
     problems = '\n'.join(report.problems)
-    assert len(report.problems) == 6
+    assert len(report.problems) == 7
     assert re.search(r'scalars.json:6: no readable row', problems)
     assert re.search(r'half.json: not readable as JSON', problems)
     assert re.search(r'odd.json: not a result', problems)
+    assert re.search(r'cub/run.json is not a record', problems)
     assert re.search(r'silent: no mmengine log', problems)
     assert f'{empty}: no run in it' in problems
     assert f'{tmp_path / "none"}: no such folder' in problems
@@ -158,61 +164,31 @@ def test_nothing_to_report(tmp_path):
 
 
 def test_resumed_run_is_one_run(tmp_path):
-    run = tmp_path / 'run'
     first = epoch_rows([4.0, 3.0, 2.5, 9.0], per_epoch=2)
-    write_run(run, 'finetune', 'c', first, accuracy_rows([10.0]))
-    again = tmp_path / 'again'
+    write_logs(tmp_path, first, accuracy_rows([10.0]))
     second = epoch_rows([0, 0, 2.0, 1.0], per_epoch=2)[2:]
     val = accuracy_rows([10.0, 20.0])[1:]
-    write_run(again, 'finetune', 'c', second, val, start='20260102_120000')
-    shutil.move(again / '20260102_120000', run)
-    found = read_run(run)
+    write_logs(tmp_path, second, val, start='20260102_120000')
+    write_record(tmp_path, 'fine-tuning', 'c')
+    found = read_run(tmp_path)
     assert found.curves['loss'] == [(0.5, 4), (1, 3), (1.5, 2), (2, 1)]
     assert found.curves['accuracy/top1'] == [(1, 10), (2, 20)]
     assert found.finished
     assert found.seconds == 2 * 90 * 60
 
 
-def test_figures_that_are_not_finite(tmp_path):
-    run = tmp_path / 'run'
-    write_run(
-        run, 'finetune', 'c', epoch_rows([1.0, math.nan], 2), accuracy_rows([5.0])
-    )
-    report = build_report([run], tmp_path)
+def test_values_that_are_not_finite(tmp_path):
+    write_logs(tmp_path / 'run', epoch_rows([1.0, math.nan], 2), accuracy_rows([5.0]))
+    report = build_report([tmp_path / 'run'], tmp_path)
     assert report.runs[0].metrics == {'accuracy/top1': 5.0, 'accuracy/top5': 15.0}
     assert report.runs[0].curves['loss'] == [(0.5, 1.0)]
     assert any('the last loss is nan' in problem for problem in report.problems)
     json.loads(report.json.read_text(), parse_constant=pytest.fail)
 
 
-def test_dumped_config_is_not_executed(tmp_path):
-    run = tmp_path / 'run'
-    write_run(run, 'finetune', 'c', epoch_rows([1.0], 1), accuracy_rows([5.0]))
-    made = tmp_path / 'made'
-    config = run / 'c.py'
-    config.write_text(f"open({str(made)!r}, 'w')\n" + config.read_text())
-    assert read_run(run).settings['lr'] == 5e-4
-    assert not made.exists()
-
-
-def test_figures_of_testing_alone(tmp_path):
-    start = tmp_path / 'tested/20260101_120000'
-    (start / 'vis_data').mkdir(parents=True)
-    (start / f'{start.name}.json').write_text('{"accuracy/top1": 83.5, "time": 0.1}')
-    run = build_report([tmp_path / 'tested'], tmp_path).runs[0]
-    assert (run.metrics, run.finished, run.kind) == (
-        {'accuracy/top1': 83.5},
-        True,
-        'fine-tuning',
-    )
-    (start / f'{start.name}.json').write_text('{"accur')
-    runs, problems = find_runs([tmp_path / 'tested'])
-    assert runs == [] and 'not readable as JSON' in problems[0]
-
-
 def test_result_beside_logs_adds_to_the_run(tmp_path):
     run = tmp_path / 'run'
-    write_run(run, 'finetune', 'c', epoch_rows([1.0], 1), accuracy_rows([5.0, 6.0]))
+    write_logs(run, epoch_rows([1.0], 1), accuracy_rows([5.0, 6.0]))
     write_result(run, 'fine-tuning', 'mine', {'knn_top1': 44.0}, settings={'data': 'A'})
     # What another tool wrote there is a row of its own.
     probe = dict(kind='linear probe', name='p', metrics={'linear_top1': 1.0})
@@ -220,13 +196,13 @@ def test_result_beside_logs_adds_to_the_run(tmp_path):
     runs, problems = find_runs([tmp_path])
     assert problems == []
     found, probed = runs
-    assert (probed.name, probed.config) == ('p', 'b')
+    assert (probed.name, probed.config) == ('p', 'a/b')
     assert found.name == 'mine'
     assert found.metrics['knn_top1'] == 44.0 and found.metrics['accuracy/top1'] == 6.0
-    assert found.settings == {'lr': 5e-4, 'weight decay': 0.05, 'seed': 0, 'data': 'A'}
+    assert found.settings == {'data': 'A'}
 
 
-def test_figures_may_have_any_name(tmp_path):
+def test_metrics_may_have_any_name(tmp_path):
     names = ['Kind', 'Run', '', '__proto__', 'Paper']
     write_result(tmp_path, 'k', 'n', {name: i for i, name in enumerate(names)})
     report = build_report([tmp_path], tmp_path)
@@ -391,33 +367,34 @@ def test_page_in_a_browser(known, tmp_path, browser):
         .filter(r => !r.hidden).map(r => r.cells[0].textContent)"""
     press = """[...document.querySelectorAll('#runs thead button, .chip')]
         .find(b => b.textContent === {!r}).click();"""
-    browser.run(press.format('Figure'))
-    assert browser.run(names)[:3] == ['dtm_vit-b_100e', 'dtm/finetune', 'dtm/cub']
-    browser.run(press.format('Figure'))
-    assert browser.run(names)[-2:] == ['dtm/finetune', 'dtm_vit-b_100e']
+    browser.run(press.format('Value'))
+    assert browser.run(names)[:3] == ['dtm/finetune', 'dtm/cub', 'DTM features']
+    browser.run(press.format('Value'))
+    assert browser.run(names)[-2:] == ['dtm/cub', 'dtm/finetune']
     browser.run(press.format('Paper'))  # what has none comes last, both ways
-    assert browser.run(names)[:2] == ['dtm_vit-b_100e', 'dtm/finetune']
+    assert browser.run(names)[:3] == ['dtm/cub', 'dtm/finetune', 'DTM']
     browser.run(press.format('Paper'))
-    assert browser.run(names)[:2] == ['dtm/finetune', 'dtm_vit-b_100e']
+    assert browser.run(names)[:3] == ['DTM', 'dtm/finetune', 'dtm/cub']
     browser.run(press.format('Run'))
-    assert browser.run(names)[1:4] == ['DTM features', 'dtm_vit-b_100e', 'dtm/ade20k']
+    assert browser.run(names)[1:4] == ['DTM', 'DTM features', 'dtm/ade20k']
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1
 
     browser.run(press.format('throughput'))
-    assert browser.run(names) == ['dtm_vit-b_100e', 'other']
+    assert browser.run(names) == ['DTM', 'other']
     heads = """return [...document.querySelectorAll('#runs thead th')]
         .filter(h => !h.hidden).map(h => h.textContent)"""
     assert browser.run(heads) == [
-        'Run', 'Kind', 'Figure', 'Paper', 'Difference', 'Status', 's/step',
-        'relative speed',
+        'Run', 'Kind', 'Value', 'Paper', 'Difference', 'Status',
     ]  # fmt: skip
     assert browser.run("return [...document.querySelectorAll('.chart')]"
                        '.every(c => c.hidden)')  # fmt: skip
     browser.run(press.format('throughput'))
     browser.run("""const s = document.getElementById('search');
-        s.value = 'CUB transfer'; s.dispatchEvent(new Event('input'))""")
+        s.value = 'CUB fine'; s.dispatchEvent(new Event('input'))""")
     assert browser.run(names) == ['dtm/cub']
 
+    tables = "return document.querySelectorAll('#tables section table').length"
+    assert browser.run(tables) == 11
     assert browser.run('return document.querySelectorAll("img").length') == 0
     requests = [json.loads(entry['message']) for entry in browser.log('performance')]
     urls = [
@@ -427,47 +404,3 @@ def test_page_in_a_browser(known, tmp_path, browser):
     ]
     assert urls == [report.html.resolve().as_uri()]
     assert browser.log('browser') == []  # no error, no violated policy
-
-
-def test_table_1_of_the_papers_clip(tmp_path):
-    rows = [
-        dict(
-            name=way,
-            config=f'patches_ViT-B-16_{weights}_imagenet_{way}',
-            metrics={'linear_top1': 45.0},
-        )
-        for way in ('without', 'with')
-        for weights in ('openai', 'mine.pt')
-    ]
-    content = dict(kind='patch ensemble', rows=rows)
-    (tmp_path / 'table1.json').write_text(json.dumps(content))
-    report = build_report([tmp_path], tmp_path / 'report')
-    figures = {run.config: report.paper_figure(run) for run in report.runs}
-    assert list(figures.values()).count(None) == 2
-    assert figures['patches_ViT-B-16_openai_imagenet_without'] == 44.2
-    assert figures['patches_ViT-B-16_openai_imagenet_with'] == 46.3
-    for row in rows:  # as with --no-probe
-        row['metrics'] = {'zero-shot top-1 (%)': 30.0}
-    (tmp_path / 'table1.json').write_text(json.dumps(content))
-    report = build_report([tmp_path], tmp_path / 'again')
-    figures = {run.config: report.paper_figure(run) for run in report.runs}
-    assert figures['patches_ViT-B-16_openai_imagenet_without'] == 26.5
-    assert figures['patches_ViT-B-16_openai_imagenet_with'] == 30.8
-
-
-def test_a_log_that_may_not_be_read_is_named(known, monkeypatch):
-    from mmdtm.report import runs as module
-
-    read = module.read_run
-
-    def forbidden(folder, *args):
-        if folder.name == 'cub':
-            raise PermissionError(13, 'Permission denied', str(folder))
-        return read(folder, *args)
-
-    monkeypatch.setattr(module, 'read_run', forbidden)
-    found, problems = find_runs([known])
-    assert any(
-        'Permission denied' in problem and 'cub' in problem for problem in problems
-    )
-    assert 'dtm/finetune' in {run.name for run in found}

@@ -4,6 +4,7 @@ from .data_check_hook import DataCheckHook
 from .feature_probe_hook import FeatureProbeHook
 from .morphing_visual_hook import MorphingVisualHook
 from .non_finite_loss_hook import NonFiniteLossHook
+from .run_record_hook import RunRecordHook
 from .throughput_hook import ThroughputHook
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     'FeatureProbeHook',
     'MorphingVisualHook',
     'NonFiniteLossHook',
+    'RunRecordHook',
     'ThroughputHook',
 ]
