@@ -7,9 +7,10 @@ restarted run leaves one such folder for each start.
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mmdtm.run_record import read_record
 
 
 @dataclass
@@ -25,14 +26,12 @@ class TrainingLog:
             trained (of iterations where the run does not count epochs).
         broken: Where a line could not be parsed, as ``'FILE:LINE'``; the last
             line of a run that was killed while writing is the usual case.
-        config: The config the last start was run with, if it was kept.
     """
 
     path: Path
     train: list[dict] = field(default_factory=list)
     val: list[dict] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    config: Path | None = None
 
     @property
     def iters_per_epoch(self) -> float | None:
@@ -90,7 +89,6 @@ def read_training_log(path: str | Path) -> TrainingLog:
         val = [row for row in rows if 'iter' not in row and 'epoch' not in row]
         log.train = _continue(log.train, train)
         log.val = _continue(log.val, val)
-        log.config = _config_beside(file) or log.config
     if not log.train and not log.val:
         raise ValueError(
             f'{files[-1]}: no readable row. The run ended before its first log '
@@ -102,26 +100,20 @@ def read_training_log(path: str | Path) -> TrainingLog:
 def pretrained_epochs(log: TrainingLog) -> int | None:
     """How long the checkpoint that a run started from was pre-trained.
 
-    Taken from the name of the checkpoint in the run's config (``load_from``
-    or the ``checkpoint`` of an ``init_cfg``): mmengine's ``epoch_300.pth``,
-    else an ``_300e`` in the file's or its folders' names.
-
     Args:
-        log: A log whose ``config`` may be None.
+        log: The log of a work folder, one of its starts, or a file below it.
 
     Returns:
-        Epochs, or None if the config is missing or names no length.
+        Epochs, or None if the run has no record or started from no checkpoint
+        that says where it is from.
+
+    Raises:
+        ValueError: If the record is damaged.
     """
-    if log.config is None:
-        return None
-    # The text, not the executed file: a config is code, and this only looks.
-    text = log.config.read_text(encoding='utf-8', errors='replace')
-    names = re.findall(r"""(?:checkpoint|load_from)['"]?\s*[=:]\s*['"]([^'"]+)""", text)
-    for name in names:
-        found = re.search(r'epoch_(\d+)\.\w+$', name)
-        found = found or re.search(r'_(\d+)e(?![a-zA-Z0-9])', name)
-        if found:
-            return int(found[1])
+    for folder in [log.path, *log.path.resolve().parents[:3]]:
+        record = read_record(folder)
+        if record:
+            return (record['parent'] or {}).get('epoch')
     return None
 
 
@@ -164,12 +156,3 @@ def _continue(old: list[dict], new: list[dict]) -> list[dict]:
     if not new:
         return old
     return [row for row in old if row['step'] < new[0]['step']] + new
-
-
-def _config_beside(file: Path) -> Path | None:
-    """The config of the start that wrote WORK_DIR/TIMESTAMP/vis_data/*.json."""
-    found = [file.parent / 'config.py']
-    if file.parent.name == 'vis_data':
-        start = file.parent.parent
-        found.append(start.parent / f'{start.name}.py')
-    return next((config for config in found if config.is_file()), None)

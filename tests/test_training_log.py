@@ -7,13 +7,11 @@ import pytest
 from mmdtm.training_log import pretrained_epochs, read_training_log
 
 
-def write_start(work_dir, name, rows, config=None):
+def write_start(work_dir, name, rows):
     folder = work_dir / name / 'vis_data'
     folder.mkdir(parents=True)
     lines = ''.join(json.dumps(row) + '\n' for row in rows)
     (folder / 'scalars.json').write_text(lines)
-    if config is not None:
-        (folder / 'config.py').write_text(config)
     return folder / 'scalars.json'
 
 
@@ -93,17 +91,16 @@ def test_missing_logs_are_named(tmp_path):
         read_training_log(tmp_path)
 
 
-@pytest.mark.parametrize(
-    'config, expected',
-    [
-        ("x = dict(init_cfg=dict(checkpoint='runs/dtm/epoch_300.pth'))", 300),
-        ("load_from = 'work_dirs/dtm_vit-b_100e/latest.pth'", 100),
-        ('{"load_from": "a_800e.pth"}', 800),
-        ("load_from = None\ncheckpoint=dict(type='CheckpointHook')", None),
-        ("load_from = 'vit_3element.pth'", None),
-        (None, None),
-    ],
-)
-def test_pre_training_length_from_the_config(tmp_path, config, expected):
-    write_start(tmp_path, '20260101_000000', epochs(1, 1), config)
-    assert pretrained_epochs(read_training_log(tmp_path)) == expected
+def test_pre_training_length_is_that_of_the_checkpoint(tmp_path):
+    file = write_start(tmp_path, '20260101_000000', epochs(1, 1))
+    places = (tmp_path, file.parent.parent, file)
+    assert [pretrained_epochs(read_training_log(place)) for place in places] == [
+        None
+    ] * 3
+    parent = dict(id='a', config='dtm_vit-b_300e', changes={}, epoch=100)
+    record = dict(parent, id='b', kind='fine-tuning', full_config={}, parent=parent)
+    record['starts'] = [dict(code={})]
+    (tmp_path / 'run.json').write_text(json.dumps(record))
+    assert [pretrained_epochs(read_training_log(place)) for place in places] == [
+        100
+    ] * 3

@@ -1,16 +1,12 @@
 """docs/tables.md lists every config, with its command and the paper's figure."""
 
-import json
 from pathlib import Path
 
 import pytest
 from test_all import ALL
 
-import mmdtm.report
-
 ROOT = Path(__file__).resolve().parents[2]
 LINES = (ROOT / 'docs/tables.md').read_text().splitlines()
-PAPER = json.loads((Path(mmdtm.report.__file__).parent / 'paper.json').read_text())
 
 
 def rows() -> list[tuple[str, str, str, str]]:
@@ -48,17 +44,3 @@ def test_row(table, config, figure, command):
     card = (ROOT / 'configs' / config).read_text().split('"""')[1]
     assert command in ' '.join(card.replace('\\\n', ' ').split())
     assert (figure == 'recipe') == (table in ('12', '13', '14'))
-
-
-def test_figures_are_those_that_can_be_cited():
-    """One file holds the paper's figures; the page shows all of it, and no more."""
-    shown = {}
-    for table, _, figure, _ in rows():
-        if figure not in ('—', 'recipe'):
-            shown.setdefault(table, set()).add(float(figure))
-    known = {}
-    for row in PAPER['rows']:
-        if row['figure'] is not None and row['table'] != '1':  # docs/analysis.md
-            assert row['source']
-            known.setdefault(row['table'], set()).add(float(row['figure']))
-    assert shown == known

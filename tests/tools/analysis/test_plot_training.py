@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 
-def write_run(folder, epochs, accuracy, config=None):
+def write_run(folder, epochs, accuracy, pretrained=None):
     place = folder / '20260101_000000/vis_data'
     place.mkdir(parents=True)
     rows = []
@@ -17,8 +17,12 @@ def write_run(folder, epochs, accuracy, config=None):
         )
         rows.append({'accuracy/top1': accuracy + epoch, 'step': epoch})
     (place / 'scalars.json').write_text('\n'.join(map(json.dumps, rows)) + '\n')
-    if config:
-        (place / 'config.py').write_text(config)
+    if pretrained:
+        parent = dict(id='a', config='pre', changes={}, epoch=pretrained)
+        record = dict(parent, id='b', kind='', full_config={}, parent=parent)
+        (folder / 'run.json').write_text(
+            json.dumps(record | dict(starts=[dict(code={})]))
+        )
     return folder
 
 
@@ -35,8 +39,7 @@ def runs(tmp_path):
         ('base_100', 100, 68),
         ('base_300', 300, 72),
     ]:
-        config = f"load_from = 'work_dirs/pre/epoch_{length}.pth'"
-        write_run(tmp_path / name, 5, accuracy, config)
+        write_run(tmp_path / name, 5, accuracy, length)
     return tmp_path
 
 
