@@ -1,6 +1,7 @@
 """From the student's tokens to the loss; importing registers the classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -79,7 +80,7 @@ class DTMLoss(nn.Module):
         group_reduction: str = 'mean',
     ) -> None:
         super().__init__()
-        self.options = dict(
+        self.options: dict[str, Any] = dict(
             distance=distance,
             reduction=reduction,
             beta=beta,

@@ -45,6 +45,8 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
         ValueError: if ``levels`` or ``seed`` is out of range.
     """
 
+    draw_state: Tensor  # seed and step
+
     def __init__(
         self, levels: int = 2, seed: int | None = None, share_across_ranks: bool = False
     ) -> None:
@@ -59,7 +61,7 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
         # The buffer is what is saved, and what DDP and a checkpoint overwrite
         # before the first step. Reading it waits for the device, so that
         # happens once; from there its numbers are followed here.
-        self._seed_and_step = None
+        self._seed_and_step: tuple[int, int] | None = None
 
     # The schedule changes in every step; a compiled model steps over it.
     @torch.compiler.disable
@@ -72,7 +74,8 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
                 an option are wrong.
         """
         if self._seed_and_step is None:
-            self._seed_and_step = tuple(self.draw_state.tolist())
+            seed, step = self.draw_state.tolist()
+            self._seed_and_step = (seed, step)
         seed, step = self._seed_and_step
         rank = 0 if self.share_across_ranks else get_rank()
         assignments = [
@@ -109,7 +112,8 @@ class IdentityMorphing(BaseMorphing):
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
         """See `BaseMorphing.assign`."""
-        return TokenAssignment.identity(*tokens.shape[:2], tokens.device)
+        batch_size, num_tokens, _ = tokens.shape
+        return TokenAssignment.identity(batch_size, num_tokens, tokens.device)
 
 
 @MODELS.register_module()

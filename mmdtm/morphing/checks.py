@@ -55,8 +55,8 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def check_count(value: int, low: int, high: int | None, name: str) -> None:
-    """Require an int in [low, high]; ``high`` None leaves it open above.
+def check_count(value: object, low: int, high: int | None, name: str) -> int:
+    """Require an int in [low, high], and return it; None leaves it open above.
 
     Raises:
         ValueError: with the name, the value and the range.
@@ -66,6 +66,7 @@ def check_count(value: int, low: int, high: int | None, name: str) -> None:
         raise ValueError(f'{name} must be an int {span}, got {value!r}')
     if value < low or (high is not None and value > high):
         raise ValueError(f'{name} must be {span}, got {value}')
+    return value
 
 
 def check_option(value: str, options: tuple[str, ...], name: str) -> None:
@@ -104,11 +105,8 @@ def check_range(
         raise ValueError(
             f'{name} must be an int or a pair (lowest, highest), got {value!r}'
         )
-    lowest, highest = value
-    if highest is None:
-        highest = high
-    check_count(lowest, low, high, name)
-    check_count(highest, low, high, name)
+    lowest = check_count(value[0], low, high, name)
+    highest = check_count(high if value[1] is None else value[1], low, high, name)
     if lowest > highest:
         raise ValueError(
             f'{name} = ({lowest}, {highest}) is an empty range; put the lower number '

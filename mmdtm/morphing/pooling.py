@@ -51,6 +51,4 @@ def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f'{name} must be an int or two ints, got {value!r}')
-    for number in pair:
-        check_count(number, 1, None, name)
-    return tuple(pair)
+    return check_count(pair[0], 1, None, name), check_count(pair[1], 1, None, name)
