@@ -120,6 +120,15 @@ class DynamicSchedule:
         self.num_iters = check_range(num_iters, 1, None, 'num_iters')
         self.reach_num_morphed = reach_num_morphed
 
+    def iters_for(self, num_morphed: int) -> tuple[int, int]:
+        """Range of k for a number of morphed tokens, inclusive."""
+        fewest, most = self.num_iters
+        if self.reach_num_morphed:
+            # The least k with N <= 2^k N_m.
+            needed = (-(-self.num_tokens // num_morphed) - 1).bit_length()
+            fewest = min(max(fewest, needed), most)
+        return fewest, most
+
     def draw(
         self, seed: int, step: int, level: int = 0, rank: int = 0
     ) -> tuple[int, ...]:
@@ -131,12 +140,7 @@ class DynamicSchedule:
         """
         draw = Draw(seed, step, level, rank)
         num_morphed = draw.uniform_int(*self.num_morphed, 'num_morphed')
-        fewest, most = self.num_iters
-        if self.reach_num_morphed:
-            # The least k with N <= 2^k N_m.
-            needed = (-(-self.num_tokens // num_morphed) - 1).bit_length()
-            fewest = min(max(fewest, needed), most)
-        num_iters = draw.uniform_int(fewest, most, 'num_iters')
+        num_iters = draw.uniform_int(*self.iters_for(num_morphed), 'num_iters')
         return merge_schedule(
             self.num_tokens, num_morphed, num_iters, self.reach_num_morphed
         )
