@@ -23,7 +23,7 @@ def test_main__says_and_draws_it(load_tool, tmp_path, capsys):
     arguments = ['--tokens', '16', '--num-iters', '1', '4', '--out', str(out)]
     load_tool('plot_schedules').main(arguments)
     printed, reaching, _ = capsys.readouterr().out.splitlines()
-    assert printed.startswith('Eq. (1): fewest 2 of 16 tokens')
+    assert printed.startswith('Eq. (1): fewest 3 of 16 tokens')
     assert reaching.startswith('reach_num_morphed=True: fewest 1 of 16 tokens')
     assert reaching.endswith(' 0.00% of the draws miss their N_m')
     assert out.read_bytes().startswith(b'\x89PNG')
