@@ -1,13 +1,17 @@
-"""DTM pre-training of ViT-B/16 on ImageNet-1K, 300 epochs (table 12).
+"""DTM pre-training of ViT-B/16 on ImageNet-1K, 300 epochs.
 
-Paper:     arXiv 2401.00254, section 5
-Then:      configs/finetune/dtm_vit-b_100e_in1k.py (table 13),
-           configs/segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py (table 14)
+Rows:      4: DTM, ViT-B; 5: DTM, ViT-B; 5: DTM, ADE20K; 6: DTM; 7: DTM;
+           8: DTM, dynamic; 11: DTM, bipartite matching; 12: ViT-B; figure 5: DTM
+Stage:     pre-training
+Then:      configs/finetune/dtm_vit-b_100e_in1k.py,
+           configs/segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py,
+           configs/transfer/*.py
+Chosen:    docs/fidelity.md lists what the paper leaves open
 Hardware:  8 GPUs, 128 images each
 Data:      data/imagenet/train/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/dtm_vit-b_300e.py 8
-Shorter:   an inherited config with _base_ = ['./dtm_vit-b_300e.py'] and the
-           epochs of train_cfg and param_scheduler (docs/inherit.md)
+Length:    --cfg-options train_cfg.max_epochs=100, as for figure 5c; the schedule
+           follows
 """
 
 _base_ = [

@@ -1,7 +1,8 @@
-"""DTM pre-training of ViT-L/16 on ImageNet-1K, 300 epochs (table 12).
+"""DTM pre-training of ViT-L/16 on ImageNet-1K, 300 epochs.
 
-Paper:     arXiv 2401.00254, section 5
-Then:      configs/finetune/dtm_vit-l_50e_in1k.py (table 13)
+Rows:      4: DTM, ViT-L; 5: DTM, ViT-L; 12: ViT-L
+Stage:     pre-training
+Then:      configs/finetune/dtm_vit-l_50e_in1k.py
 Hardware:  8 GPUs, 128 images each
 Data:      data/imagenet/train/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/dtm_vit-l_300e.py 8

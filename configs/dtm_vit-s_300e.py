@@ -1,7 +1,8 @@
-"""DTM pre-training of ViT-S/16 on ImageNet-1K, 300 epochs (table 12).
+"""DTM pre-training of ViT-S/16 on ImageNet-1K, 300 epochs.
 
-Paper:     arXiv 2401.00254, section 5
-Then:      configs/finetune/dtm_vit-s_300e_in1k.py (table 13)
+Rows:      4: DTM, ViT-S; 5: DTM, ViT-S; 12: ViT-S
+Stage:     pre-training
+Then:      configs/finetune/dtm_vit-s_300e_in1k.py
 Hardware:  8 GPUs, 128 images each
 Data:      data/imagenet/train/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/dtm_vit-s_300e.py 8

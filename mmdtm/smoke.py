@@ -178,6 +178,9 @@ def _times(value, factor: float):
 
 def _two_steps(cfg: Config) -> None:
     """Shorten the loops; log and validate as after a whole run."""
+    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+    for item in cfg.param_scheduler:
+        item.setdefault('end', length)  # the first steps of the real schedule
     if 'max_iters' in cfg.train_cfg:
         cfg.train_cfg.update(max_iters=STEPS, val_interval=STEPS)
     else:

@@ -1,8 +1,10 @@
-"""DTM with the l1 distance (table 10).
+"""DTM with the l1 distance, 100 epochs.
 
+Rows:      10: l1
+Stage:     pre-training
+Then:      configs/finetune/dtm_vit-b_100e_in1k.py
 Hardware:  8 GPUs, 128 images each
 Command:   tools/dist_train.sh configs/ablation/l1_vit-b_100e.py 8
-Then:      configs/finetune/dtm_vit-b_100e_in1k.py
 """
 
 _base_ = ['./dtm_vit-b_100e.py']

@@ -1,7 +1,9 @@
-"""Fine-tuning of a plain ViT-B/16 from MAE or BYOL, 100 epochs (tables 3 and 13).
+"""Fine-tuning of a plain ViT-B/16 from MAE or BYOL, 100 epochs.
 
 The recipe of table 13 on the backbone that both pre-train: absolute positions,
 no layer scale. BEiT v2's backbone is DTM's: configs/finetune/.
+Rows:      3: fine-tuning of MAE and BYOL
+Stage:     fine-tuning
 Hardware:  8 GPUs, 128 images each
 Data:      data/imagenet/{train,val}/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/applicability/finetune_vit-b_100e_in1k.py 8 \

@@ -1,8 +1,10 @@
-"""MAE with a CLIP target and DTM, ViT-B/16, 100 epochs (table 3).
+"""MAE with a CLIP target and DTM, ViT-B/16, 100 epochs.
 
+Rows:      3: MAE + CLIP + DTM
+Stage:     pre-training
+Then:      configs/applicability/finetune_vit-b_100e_in1k.py
 Hardware:  8 GPUs, 128 images each
 Command:   tools/dist_train.sh configs/applicability/mae-dtm_vit-b_100e.py 8
-Then:      configs/applicability/finetune_vit-b_100e_in1k.py
 """
 
 _base_ = ['./mae_vit-b_100e.py']

@@ -1,7 +1,9 @@
-"""The token-wise baseline of DTM with ViT-S/16, 300 epochs (tables 4 and 8).
+"""The token-wise baseline of DTM with ViT-S/16, 300 epochs.
 
 Each online token meets its own target token; all else is DTM's.
-Paper:     arXiv 2401.00254, section 5
+Rows:      4: baseline, ViT-S
+Stage:     pre-training
+Then:      configs/finetune/dtm_vit-s_300e_in1k.py
 Hardware:  8 GPUs, 128 images each
 Command:   tools/dist_train.sh configs/baseline/token-wise_vit-s_300e.py 8
 """

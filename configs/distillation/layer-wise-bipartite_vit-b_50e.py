@@ -1,11 +1,13 @@
-"""Distillation of tokens merged in each layer of CLIP, 50 epochs (table 2).
+"""Distillation of tokens merged in each layer of CLIP, ViT-B/16, 50 epochs.
 
 The table cites ToMe (arXiv 2210.09461), and this merges as its section 3 does.
+Rows:      2: layer-wise bipartite matching
+Stage:     pre-training
+Then:      configs/linear_probe/dtm_vit-b_50e_in1k.py
 Chosen:    8 tokens merge in each of 12 blocks, so 100 of 196 are left; ToMe's
            r is constant, too, and the table prints none
 Hardware:  8 GPUs, 128 images each
 Command:   tools/dist_train.sh configs/distillation/layer-wise-bipartite_vit-b_50e.py 8
-Then:      configs/linear_probe/dtm_vit-b_50e_in1k.py
 """
 
 _base_ = ['./dtm_vit-b_50e.py']

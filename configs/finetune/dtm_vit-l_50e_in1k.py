@@ -1,11 +1,13 @@
-"""Fine-tuning of a DTM ViT-L/16 on ImageNet-1K, 50 epochs (table 13).
+"""Fine-tuning of a DTM ViT-L/16 on ImageNet-1K, 50 epochs.
 
-Paper:     arXiv 2401.00254, section 5; compare table 5's fine-tuning column
+From any pre-training run of its size: tables 4, 5 and 9 follow it.
+Rows:      13: ViT-L/16
+Stage:     fine-tuning
 Hardware:  8 GPUs, 128 images each
 Data:      data/imagenet/{train,val}/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/finetune/dtm_vit-l_50e_in1k.py 8 \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-Then:      tools/dist_test.sh configs/finetune/dtm_vit-l_50e_in1k.py \
+Test:      tools/dist_test.sh configs/finetune/dtm_vit-l_50e_in1k.py \
                work_dirs/dtm_vit-l_50e_in1k/epoch_50.pth 8
 """
 
@@ -23,6 +25,7 @@ model = dict(
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))  # table 13
 
 train_cfg = dict(max_epochs=50)  # table 13
-_base_.param_scheduler[0].update(end=5)  # table 13
-_base_.param_scheduler[1].update(begin=5, end=50, T_max=45)
-param_scheduler = _base_.param_scheduler
+param_scheduler = [
+    dict(_base_.warm_up, end=5),  # table 13
+    dict(_base_.cosine, begin=5),
+]

@@ -1,11 +1,13 @@
-"""Fine-tuning of a DTM ViT-S/16 on ImageNet-1K, 300 epochs (table 13).
+"""Fine-tuning of a DTM ViT-S/16 on ImageNet-1K, 300 epochs.
 
-Paper:     arXiv 2401.00254, section 5; compare table 5's fine-tuning column
+From any pre-training run of its size: tables 4, 5 and 9 follow it.
+Rows:      13: ViT-S/16
+Stage:     fine-tuning
 Hardware:  8 GPUs, 128 images each
 Data:      data/imagenet/{train,val}/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/finetune/dtm_vit-s_300e_in1k.py 8 \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
-Then:      tools/dist_test.sh configs/finetune/dtm_vit-s_300e_in1k.py \
+Test:      tools/dist_test.sh configs/finetune/dtm_vit-s_300e_in1k.py \
                work_dirs/dtm_vit-s_300e_in1k/epoch_300.pth 8
 """
 
@@ -14,5 +16,3 @@ _base_ = ['./dtm_vit-b_100e_in1k.py']
 model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))
 
 train_cfg = dict(max_epochs=300)  # table 13
-_base_.param_scheduler[1].update(end=300, T_max=290)
-param_scheduler = _base_.param_scheduler

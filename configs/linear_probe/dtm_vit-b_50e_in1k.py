@@ -1,13 +1,15 @@
 """Linear probe of a DTM ViT-B/16 on ImageNet-1K, 50 epochs.
 
-The motivation tables of the paper (arXiv 2401.00254) probe for 25 and 50
-epochs and print no recipe; this one is MAE's (arXiv 2111.06377, appendix A.2),
-whose learning rate is known to transfer between features: a BatchNorm without
-weights evens out their scale, LARS with a base rate of 0.1 per 256 images,
-no weight decay, crops and flips only. Batch and warm-up are smaller than its
-16384 and 10 of 90 epochs, for the shorter schedule. The features are the mean
-of the patch tokens after the pre-trained norm, since DTM's loss does not touch the
-class token; the norm that fine-tuning would learn evens out their length.
+Table 2 prints the 50 epochs and no recipe; this one is MAE's (arXiv 2111.06377,
+appendix A.2), whose learning rate is known to transfer between features: a
+BatchNorm without weights evens out their scale, LARS with a base rate of 0.1
+per 256 images, no weight decay, crops and flips only. Batch and warm-up are
+smaller than its 16384 and 10 of 90 epochs, for the shorter schedule. The
+features are the mean of the patch tokens after the pre-trained norm, since DTM's
+loss does not touch the class token; the norm that fine-tuning would learn evens
+out their length.
+Rows:      2: linear probe
+Stage:     linear probe
 Hardware:  8 GPUs, 512 images each; only the head trains
 Data:      data/imagenet/{train,val}/<class>/*.JPEG
 Command:   tools/dist_train.sh configs/linear_probe/dtm_vit-b_50e_in1k.py 8 \
@@ -51,19 +53,10 @@ optim_wrapper = dict(
     optimizer=dict(type='LARS', lr=1.6, weight_decay=0.0, momentum=0.9),
 )
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        begin=0,
-        end=5,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    dict(_base_.warm_up, end=5),
     dict(
         type='CosineAnnealingLR',
         begin=5,
-        end=50,
-        T_max=45,
         eta_min=0.0,
         by_epoch=True,
         convert_to_iter_based=True,

@@ -1,6 +1,7 @@
-"""UperNet with a DTM ViT-L/16 on ADE20K, 160K iterations, 512x512 (table 14).
+"""UperNet with a DTM ViT-L/16 on ADE20K, 160K iterations, 512x512.
 
-Paper:     arXiv 2401.00254, section 5; compare table 5's segmentation column
+Rows:      beyond the paper, whose tables 5 and 14 have ViT-B alone
+Stage:     segmentation
 Hardware:  8 GPUs, 2 images each
 Command:   tools/dist_train.sh \
                configs/segmentation/upernet_dtm_vit-l_160k_ade20k-512x512.py 8 \

@@ -1,12 +1,12 @@
-"""Transfer of a DTM ViT-B/16 to CIFAR-10 (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to CIFAR-10, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column CIFAR-10; the searched
-           grid is not known here
-Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
+Rows:      6: CIFAR-10
+Stage:     transfer
+Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py;
+           the paper prints no grid (docs/transfer.md)
 Hardware:  1 GPU, 128 images
 Data:      data/cifar/cifar-10-batches-py/{data_batch_1..5,test_batch} of
-           cifar-10-python.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html);
-           nothing is downloaded, and no code in the pickles is run
+           cifar-10-python.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html)
 Command:   python tools/train.py configs/transfer/dtm_vit-b_100e_cifar10.py \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 Grid:      python tools/grid_search.py \
@@ -27,7 +27,9 @@ model = dict(
 )
 
 # The images are in memory, so no transform loads them.
-train_pipeline = _base_.train_pipeline[1:]
+train_pipeline = [
+    step for step in _base_.train_pipeline if step.type != 'LoadWholeImage'
+]
 test_pipeline = [
     # All of the 32 x 32 pixels; chosen.
     dict(type='Resize', scale=224, interpolation='bicubic', backend='pillow'),

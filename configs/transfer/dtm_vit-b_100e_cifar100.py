@@ -1,12 +1,12 @@
-"""Transfer of a DTM ViT-B/16 to CIFAR-100 (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to CIFAR-100, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column CIFAR-100; the searched
-           grid is not known here
-Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
+Rows:      6: CIFAR-100
+Stage:     transfer
+Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py;
+           the paper prints no grid (docs/transfer.md)
 Hardware:  1 GPU, 128 images
 Data:      data/cifar/cifar-100-python/{train,test} of cifar-100-python.tar.gz
-           (https://www.cs.toronto.edu/~kriz/cifar.html); nothing is
-           downloaded, and no code in the pickles is run
+           (https://www.cs.toronto.edu/~kriz/cifar.html)
 Command:   python tools/train.py configs/transfer/dtm_vit-b_100e_cifar100.py \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 Grid:      python tools/grid_search.py \

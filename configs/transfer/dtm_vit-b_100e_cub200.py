@@ -1,8 +1,9 @@
-"""Transfer of a DTM ViT-B/16 to CUB-200-2011 (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to CUB-200-2011, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column CUB-200; the searched
-           grid is not known here
-Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
+Rows:      6: CUB-200
+Stage:     transfer
+Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py;
+           the paper prints no grid (docs/transfer.md)
 Hardware:  1 GPU, 128 images
 Data:      data/CUB_200_2011/{images/,images.txt,image_class_labels.txt,
            train_test_split.txt} of CUB_200_2011.tgz

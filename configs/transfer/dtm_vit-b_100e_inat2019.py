@@ -1,8 +1,8 @@
-"""Transfer of a DTM ViT-B/16 to iNaturalist 2019 (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to iNaturalist 2019, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column iNat 2019; the searched
-           grid is not known here
-Chosen:    table 13 unchanged
+Rows:      7: iNat 2019
+Stage:     transfer
+Chosen:    table 13 unchanged; the paper prints no grid (docs/transfer.md)
 Hardware:  8 GPUs, 128 images each
 Data:      data/inat2019/{train_val2019/,train2019.json,val2019.json}
            (https://github.com/visipedia/inat_comp)

@@ -1,8 +1,8 @@
-"""Transfer of a DTM ViT-B/16 to iNaturalist 2021-mini (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to iNaturalist 2021-mini, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column iNat 2021-mini; the searched
-           grid is not known here
-Chosen:    table 13 unchanged
+Rows:      7: iNat 2021-mini
+Stage:     transfer
+Chosen:    table 13 unchanged; the paper prints no grid (docs/transfer.md)
 Hardware:  8 GPUs, 128 images each
 Data:      data/inat2021/{train_mini/,val/,train_mini.json,val.json}
            (https://github.com/visipedia/inat_comp)

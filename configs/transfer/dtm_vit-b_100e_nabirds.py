@@ -1,8 +1,10 @@
-"""Transfer of a DTM ViT-B/16 to NABirds (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to NABirds, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column Birds; the searched
-           grid is not known here
-Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
+NABirds is inferred from the column's name, Birds, beside CUB-200.
+Rows:      6: Birds
+Stage:     transfer
+Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py;
+           the paper prints no grid (docs/transfer.md)
 Hardware:  1 GPU, 128 images
 Data:      data/nabirds/{images/,images.txt,image_class_labels.txt,
            train_test_split.txt,classes.txt} of nabirds.tar.gz

@@ -1,8 +1,9 @@
-"""Transfer of a DTM ViT-B/16 to Stanford Dogs (tables 6 and 7).
+"""Transfer of a DTM ViT-B/16 to Stanford Dogs, from either row's checkpoint.
 
-Paper:     arXiv 2401.00254, tables 6 and 7, column Dogs; the searched
-           grid is not known here
-Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py
+Rows:      6: Dogs
+Stage:     transfer
+Chosen:    table 13, with the batch and rate of configs/_base_/transfer_small.py;
+           the paper prints no grid (docs/transfer.md)
 Hardware:  1 GPU, 128 images
 Data:      data/stanford_dogs/{Images/,train_list.mat,test_list.mat} of
            images.tar and lists.tar

@@ -56,11 +56,33 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def build_runner(cfg: Config) -> Runner:
     """Builds the config's runner for this machine, see :func:`fit_to_device`."""
+    _check_schedule(cfg)
     fit_to_device(cfg)
     _start_from_one_place(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     _name_the_file(runner)
     return runner
+
+
+def _check_schedule(cfg: Config) -> None:
+    """Refuse a run that is over before its rate begins to fall.
+
+    Raises:
+        ValueError: If a scheduler that lasts to the end begins after it.
+    """
+    loop = cfg.get('train_cfg') or {}
+    for number, item in enumerate(cfg.get('param_scheduler') or []):
+        if not isinstance(item, dict) or 'end' in item:
+            continue
+        unit = 'epochs' if item.get('by_epoch', True) else 'iters'
+        length, begin = loop.get(f'max_{unit}'), item.get('begin', 0)
+        if length and begin >= length:
+            raise ValueError(
+                f'train_cfg.max_{unit}={length} is not beyond the begin={begin} of '
+                f'param_scheduler.{number} ({item["type"]}). Train longer, or warm up '
+                f'in less: --cfg-options param_scheduler.{number - 1}.end=N '
+                f'param_scheduler.{number}.begin=N.'
+            )
 
 
 def _start_from_one_place(cfg: Config) -> None:

@@ -1,9 +1,14 @@
 """Made data in ImageNet's and ADE20K's layout, and configs made small for them."""
 
+import logging
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.runner import BaseLoop, Runner
 from PIL import Image
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -13,6 +18,40 @@ TINY = dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96)
 def load(name: str) -> Config:
     """A config by its path below configs/, without the suffix."""
     return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+def rates(cfg: Config, lrs: list[float], epoch_length: int = 10) -> torch.Tensor:
+    """The learning rates of a whole run as mmengine's runner schedules them.
+
+    Args:
+        cfg: Its train_cfg and param_scheduler are read.
+        lrs: The rate of each parameter group.
+        epoch_length: Iterations of an epoch.
+
+    Returns:
+        Before each iteration and after the last, (iterations + 1, groups) float64.
+    """
+    params = [torch.nn.Parameter(torch.zeros(1)) for _ in lrs]
+    optimizer = torch.optim.SGD(
+        [dict(params=[p], lr=lr) for p, lr in zip(params, lrs, strict=True)]
+    )
+    epochs = cfg.train_cfg.get('max_epochs')
+    iterations = cfg.train_cfg.get('max_iters') or epochs * epoch_length
+    runner = SimpleNamespace(
+        _train_loop=mock.Mock(spec=BaseLoop),
+        max_epochs=epochs,
+        max_iters=iterations,
+        logger=logging.getLogger('rates'),
+        train_dataloader=range(epoch_length),
+    )
+    schedulers = Runner._build_param_scheduler(runner, cfg.param_scheduler, optimizer)
+    rows = []
+    for iteration in range(iterations + 1):
+        rows.append([group['lr'] for group in optimizer.param_groups])
+        optimizer.step()
+        for scheduler in schedulers if iteration < iterations else ():
+            scheduler.step()
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def draw_imagenet(root: Path, images: int = 2) -> None:
@@ -69,6 +108,7 @@ def for_cpu(cfg: Config, data_root: Path, work_dir: Path, batch_size: int = 2) -
         loader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.batch_size = batch_size
     cfg.model.backbone.init_cfg = None
+    cfg.param_scheduler = []  # of runs that are over before a warm-up
     cfg.work_dir = str(work_dir)
     cfg.launcher = 'none'
     cfg.vis_backends = [dict(type='LocalVisBackend')]

@@ -48,11 +48,3 @@ def test_two_steps(name, made, tmp_path):
     assert len(losses) == 2 and torch.tensor(losses).isfinite().all()
     if DefaultScope.get_current_instance() is not None:
         assert cfg.default_scope in ('mmpretrain', 'mmseg')
-
-
-@pytest.mark.parametrize('name', ALL)
-def test_run_card(name):
-    """Each config opens with what it is, on what it runs, and the command."""
-    card = (ROOT / name).read_text().split('"""')[1]
-    assert 'Hardware:' in card and 'Command:' in card
-    assert name in card, 'the command names another config'

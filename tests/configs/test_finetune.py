@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_data import CONFIGS, TINY, draw_imagenet, for_cpu, load
+from made_data import CONFIGS, TINY, draw_imagenet, for_cpu, load, rates
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import HOOKS, DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 
 from mmdtm.engine.launch import build_runner, fit_to_device
@@ -26,33 +26,6 @@ PROBES = {'linear_probe/dtm_vit-b_25e_in1k': 25, 'linear_probe/dtm_vit-b_50e_in1
 def scope():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
-
-
-def rates(cfg, lrs: list[float], epoch_length: int = 10) -> torch.Tensor:
-    """Learning rates at each iteration, (iterations, parameter groups)."""
-    params = [torch.nn.Parameter(torch.zeros(1)) for _ in lrs]
-    optimizer = torch.optim.AdamW(
-        [dict(params=[p], lr=lr) for p, lr in zip(params, lrs, strict=True)]
-    )
-    schedulers = []
-    for item in cfg.param_scheduler:
-        item = dict(item)
-        convert = item.pop('convert_to_iter_based')
-        cls = PARAM_SCHEDULERS.get(item.pop('type'))
-        assert convert
-        schedulers.append(
-            cls.build_iter_from_epoch(
-                optimizer=optimizer, epoch_length=epoch_length, **item
-            )
-        )
-    rows = []
-    for _ in range(cfg.train_cfg.max_epochs * epoch_length):
-        rows.append([group['lr'] for group in optimizer.param_groups])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    rows.append([group['lr'] for group in optimizer.param_groups])
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 @pytest.mark.parametrize('name', TABLE_13)
@@ -283,12 +256,6 @@ def test_own_classes_need_their_number(tmp_path):
     runner = build_runner(cfg)
     runner.train()
     assert runner.iter == 3
-
-
-def test_run_cards_name_their_own_config():
-    for name in (*TABLE_13, *PROBES):
-        text = (CONFIGS / f'{name}.py').read_text()
-        assert f'tools/dist_train.sh configs/{name}.py 8' in text
 
 
 def test_feature_probe_can_be_taken_in(tmp_path):

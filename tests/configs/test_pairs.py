@@ -1,14 +1,15 @@
 """Configs that are compared differ in what they claim, and in nothing else."""
 
 import pytest
-from made_data import load
+from made_data import CONFIGS, load, rates
 from mmpretrain.registry import MODELS
 
 import mmdtm.plugin  # noqa: F401
 
 MORPHING = ['model.morphing']
 TEACHER = ['model.target_generator']
-EPOCHS = ['param_scheduler', 'train_cfg.max_epochs']
+EPOCHS = ['train_cfg.max_epochs']
+LAYER_WISE = [*MORPHING, 'model.target_generator.']
 
 # One config, the other, and all that may differ: keys that begin so, each of
 # which has to occur.
@@ -33,30 +34,40 @@ PAIRS = [
         'applicability/finetune_vit-b_100e_in1k',
         ['model.backbone'],
     ),
+    ('dtm_vit-b_300e', 'slip/slip-dtm_vit-b_300e', TEACHER),
     *(
-        ('ablation/dtm_vit-b_100e', f'ablation/{name}_vit-b_100e', keys)
+        (
+            f'slip/slip-dtm_vit-{size}_300e',
+            f'slip/slip-token-wise_vit-{size}_300e',
+            MORPHING,
+        )
+        for size in 'sbl'
+    ),
+    *(
+        (f'dtm_vit-{size}_300e', f'slip/slip-dtm_vit-{size}_300e', TEACHER)
+        for size in 'sl'
+    ),
+    *(
+        ('ablation/dtm_vit-b_100e', f'{name}_vit-b_100e', keys)
         for name, keys in {
-            'token-wise': MORPHING,
+            'ablation/token-wise': MORPHING,
+            'ablation/l1': ['model.head.loss.distance'],
+            'ablation/l2': ['model.head.loss.distance'],
+            'ablation/smooth-l1': ['model.head.loss.distance', 'model.head.loss.beta'],
+            'beyond/dinov2-dtm': TEACHER,
+            'beyond/dpc-knn': MORPHING,
+        }.items()
+    ),
+    *(
+        ('dtm_vit-b_300e', f'ablation/{name}_vit-b_300e', keys)
+        for name, keys in {
             'fixed-98': [
                 'model.morphing.levels',
                 'model.morphing.num_morphed',
                 'model.morphing.num_iters',
             ],
-            'slip-dtm': TEACHER,
-            'slip-token-wise': TEACHER + MORPHING,
-            'dinov2-dtm': TEACHER,
-            'l1': ['model.head.loss.distance'],
-            'l2': ['model.head.loss.distance'],
-            'smooth-l1': ['model.head.loss.distance', 'model.head.loss.beta'],
             'kmeans': MORPHING,
-            'dpc-knn': MORPHING,
-            'layer-wise-kmeans': MORPHING
-            + [
-                'model.target_generator.type',
-                'model.target_generator.merging',
-                'model.target_generator.num_clusters',
-                'model.target_generator.num_iters',
-            ],
+            'layer-wise-kmeans': LAYER_WISE,
         }.items()
     ),
     *(
@@ -64,15 +75,7 @@ PAIRS = [
         for name, keys in {
             'token-wise': MORPHING,
             'downsampled': MORPHING,
-            'layer-wise-bipartite': MORPHING
-            + [
-                'model.target_generator.type',
-                'model.target_generator.merging',
-                'model.target_generator.num_merged',
-                'model.target_generator.match_keys',
-                'model.target_generator.merge_before_mlp',
-                'model.target_generator.proportional_attention',
-            ],
+            'layer-wise-bipartite': LAYER_WISE,
         }.items()
     ),
     (
@@ -108,7 +111,7 @@ def flatten(node, prefix: str = '') -> dict:
 def settings(name: str) -> dict:
     """The leaves of what a run reads; helper variables of the file left out."""
     cfg = load(name)
-    helpers = ('train_pipeline', 'view_1', 'view_2')
+    helpers = ('train_pipeline', 'view_1', 'view_2', 'warm_up', 'cosine')
     return flatten({k: v for k, v in cfg.items() if k not in helpers})
 
 
@@ -137,21 +140,34 @@ def test_the_frameworks_morph_as_dtm_does(framework):
 
 
 def test_numbers_of_tables_2_8_and_11():
-    fixed = load('ablation/fixed-98_vit-b_100e').model.morphing
+    fixed = load('ablation/fixed-98_vit-b_300e').model.morphing
     assert fixed.num_morphed == 98  # table 8, of 196
-    kmeans = load('ablation/layer-wise-kmeans_vit-b_100e').model.target_generator
+    kmeans = load('ablation/layer-wise-kmeans_vit-b_300e').model.target_generator
     assert (kmeans.num_clusters, kmeans.num_iters) == (98, 5)  # table 11: constant
     bipartite = load('distillation/layer-wise-bipartite_vit-b_50e').model
     assert bipartite.target_generator.num_merged == 8  # ToMe's r is constant
-    kmeans = load('ablation/kmeans_vit-b_100e').model.morphing
+    kmeans = load('ablation/kmeans_vit-b_300e').model.morphing
     dtm = load('dtm_vit-b_300e').model.morphing
     assert kmeans.num_iters == dtm.num_iters and kmeans.levels == dtm.levels
     smooth = load('ablation/smooth-l1_vit-b_100e').model.head.loss
     release = load('release/dtm_vit-b_300e').model.head.loss
     assert smooth.beta == release.beta == 2
-    for name in ('token-wise', 'downsampled', 'layer-wise-bipartite', 'dtm'):
-        assert load(f'distillation/{name}_vit-b_50e').train_cfg.max_epochs == 50
-    assert load('linear_probe/dtm_vit-b_50e_in1k').train_cfg.max_epochs == 50
-    for name in ('mae', 'mae-dtm', 'beitv2', 'beitv2-dtm', 'byol', 'byol-dtm'):
-        cfg = load(f'applicability/{name}_vit-b_100e')
-        assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == 100
+
+
+@pytest.mark.parametrize('framework', ['mae', 'byol'])
+def test_mae_and_byol_fall_to_zero_unclipped(framework):
+    """As MAE, BYOL and MoCo v3; 10 epochs of warm-up in 100 (table 3)."""
+    cfg = load(f'applicability/{framework}_vit-b_100e')
+    lr = rates(cfg, [6e-4])[:, 0]
+    assert len(lr) == 1001 and lr.argmax() in (99, 100)
+    assert lr.max() == pytest.approx(6e-4) and lr[-1] < 1e-8
+    assert cfg.optim_wrapper.clip_grad is None
+
+
+# Section 5.5, appendices B and C, tables 2, 3, 4, 8, 9, 10.
+@pytest.mark.parametrize(
+    'path', sorted(CONFIGS.glob('[!_]*/*0e.py')) + sorted(CONFIGS.glob('*.py'))
+)
+def test_the_name_says_the_length(path):
+    cfg = load(path.with_suffix(''))
+    assert path.stem.endswith(f'_{cfg.train_cfg.max_epochs}e')

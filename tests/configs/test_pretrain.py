@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from made_data import CONFIGS, load
+from made_data import CONFIGS, load, rates
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import nn
 
@@ -110,30 +110,19 @@ def test_batch_and_epochs(size):
     assert cfg.train_cfg.max_epochs == 300
 
 
-def test_rate_over_the_epochs():
-    """10 epochs up to 1.5e-4, then half a cosine down; in 3000 iterations."""
+@pytest.mark.parametrize('epochs', [300, 100])
+def test_rate_over_the_epochs(epochs):
+    """10 epochs up from 0 to 1.5e-4, then half a cosine down, at any length."""
     cfg = load('dtm_vit-b_300e')
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.5e-4)
-    schedulers = []
-    for item in map(dict, cfg.param_scheduler):
-        assert item.pop('convert_to_iter_based')
-        cls = PARAM_SCHEDULERS.get(item.pop('type'))
-        schedulers.append(
-            cls.build_iter_from_epoch(optimizer=optimizer, epoch_length=10, **item)
-        )
-    rates = []
-    for _ in range(3000):
-        rates.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    rates = np.array(rates)
-    assert rates[0] == pytest.approx(1e-6)
-    assert rates.argmax() in (99, 100) and rates.max() == pytest.approx(1.5e-4)
-    step = np.arange(100, 3000)
-    cosine = 1e-5 + (1.5e-4 - 1e-5) * (1 + np.cos(np.pi * (step - 100) / 2900)) / 2
-    np.testing.assert_allclose(rates[100:], cosine, rtol=1e-3)
+    cfg.train_cfg.max_epochs = epochs
+    lr = rates(cfg, [1.5e-4])[:-1, 0].numpy()
+    assert lr[0] == pytest.approx(1.5e-10)
+    np.testing.assert_allclose(np.diff(lr[:100]), 1.5e-4 / 99, rtol=1e-4)
+    assert lr.argmax() in (99, 100) and lr.max() == pytest.approx(1.5e-4)
+    step = np.arange(100, 10 * epochs)
+    turn = np.pi * (step - 100) / (10 * epochs - 100)
+    cosine = 1e-5 + (1.5e-4 - 1e-5) * (1 + np.cos(turn)) / 2
+    np.testing.assert_allclose(lr[100:], cosine, rtol=3e-3)
 
 
 def test_pipeline():
@@ -148,6 +137,7 @@ def test_pipeline():
     assert not jitter.hue or tuple(jitter.hue) == (0, 0)
     crop = TRANSFORMS.build(steps['RandomResizedCrop'])
     assert crop.scale == (224, 224) and crop.interpolation == 'bicubic'
+    assert crop.crop_ratio_range == (0.2, 1.0)  # BEiT v2's
     masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
     assert (masks.height, masks.width, masks.num_masked) == (14, 14, 78)
 
@@ -177,7 +167,12 @@ def test_the_baseline_differs_in_its_morphing_alone(size):
 
 def test_the_release(size):
     cfg = load(f'release/dtm_vit-{size}_300e')
-    masks = TRANSFORMS.build(cfg.train_dataloader.dataset.pipeline[4])
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert list(steps) == [
+        step.type for step in load('dtm_vit-b_300e').train_dataloader.dataset.pipeline
+    ]
+    assert steps['RandomResizedCrop'].crop_ratio_range == (0.08, 1.0)
+    masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
     assert masks.num_masked == 75 and masks.min_num_patches == 16
     assert np.exp(masks.log_aspect) == pytest.approx((0.3, 1 / 0.3))
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(

@@ -1,17 +1,20 @@
 """Table 14 read back from what the configs build, ADE20K's layout, small runs."""
 
+import copy
 import importlib.util
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
+import mmseg
 import numpy as np
 import pytest
 import torch
-from made_data import CONFIGS, TINY, draw_ade, for_cpu, load
+from made_data import CONFIGS, TINY, draw_ade, for_cpu, load, rates
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, METRICS, MODELS
 from PIL import Image
@@ -106,27 +109,16 @@ def test_table_14_schedule(name):
     assert cfg.train_cfg.max_iters == 160_000
     assert 8 * cfg.train_dataloader.batch_size == 16
     assert cfg.auto_scale_lr.base_batch_size == 16
-    param = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW([param], lr=5e-5)
-    schedulers = [
-        PARAM_SCHEDULERS.build({**item, 'optimizer': optimizer})
-        for item in cfg.param_scheduler
-    ]
-    optimizer.step()
-    rates = {}
-    for iteration in range(160_000):
-        rates[iteration] = optimizer.param_groups[0]['lr']
-        for scheduler in schedulers:
-            scheduler.step()
-    assert rates[0] == pytest.approx(5e-11)
-    assert rates[750] == pytest.approx(2.5e-5, rel=2e-3)
-    assert max(rates, key=rates.get) == 1499
-    assert rates[1499] == pytest.approx(5e-5)
+    lr = rates(cfg, [5e-5])[:, 0].numpy()
+    assert lr[0] == pytest.approx(5e-11)
+    assert lr[750] == pytest.approx(2.5e-5, rel=2e-3)
+    assert lr.argmax() == 1499
+    assert lr[1499] == pytest.approx(5e-5)
     # A straight line from there to zero.
     for share in (0.25, 0.5, 0.75):
         iteration = round(1500 + share * 158_500)
-        assert rates[iteration] == pytest.approx((1 - share) * 5e-5, rel=1e-3)
-    assert rates[159_999] < 1e-9
+        assert lr[iteration] == pytest.approx((1 - share) * 5e-5, rel=1e-3)
+    assert lr[159_999] < 1e-9
 
 
 def test_parameters_beside_mmsegmentations_beit(fast_init, capsys):
@@ -270,11 +262,46 @@ def test_any_image_size_is_segmented(tmp_path, mode, size):
     assert torch.isfinite(sample.seg_logits.data).all()
 
 
+def test_windows_are_those_of_mmsegmentations_beit(tmp_path):
+    """Its own preprocessor pads no image, so that the last window ends with it."""
+    draw_ade(tmp_path, images=1, size=(72, 115))
+    cfg = small_run(tmp_path, tmp_path)
+    cfg.launcher = 'none'
+    fit_to_device(cfg)
+    model = MODELS.build(cfg.model).eval()
+    name = 'beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py'
+    beit = Config.fromfile(Path(mmseg.__file__).parent / '.mim/configs' / name)
+    theirs = MODELS.build(beit.model.data_preprocessor)
+    batch = next(iter(Runner.build_dataloader(cfg.test_dataloader)))
+
+    def windows(preprocessor) -> list[torch.Tensor]:
+        found = []
+
+        def encode_decode(crop, metas):
+            found.append(crop)
+            return crop.new_zeros(1, 150, *crop.shape[2:])
+
+        data = preprocessor(copy.deepcopy(batch), False)
+        metas = [data['data_samples'][0].metainfo]
+        with mock.patch.object(model, 'encode_decode', encode_decode):
+            model.slide_inference(data['inputs'], metas)
+        return found
+
+    ours, expected = windows(model.data_preprocessor), windows(theirs)
+    assert len(ours) == len(expected) == 2
+    assert all(map(torch.equal, ours, expected))
+
+
 def test_padding_does_not_shift_the_prediction(tmp_path):
-    """The logits of a padded image end where the image does."""
+    """Of a whole image, padded as docs/segmentation.md says: it ends as the image."""
     draw_ade(tmp_path, images=1, size=(64, 88))
     cfg = small_run(tmp_path, tmp_path)
-    cfg.model.test_cfg.mode = 'whole'
+    cfg.merge_from_dict(
+        {
+            'model.test_cfg.mode': 'whole',
+            'model.data_preprocessor.test_cfg.size_divisor': 16,
+        }
+    )
     cfg.launcher = 'none'
     fit_to_device(cfg)
     model = MODELS.build(cfg.model).eval()
@@ -374,8 +401,3 @@ def test_an_empty_split_stops_the_run(tmp_path):
     (tmp_path / 'images/training').rmdir()
     with pytest.raises(FileNotFoundError, match=r'images/training is missing.*root'):
         build_runner(small_run(tmp_path, tmp_path)).train()
-
-
-def test_run_cards_name_their_own_config():
-    for name in NAMES:
-        assert f'configs/{name}.py 8 ' in (CONFIGS / f'{name}.py').read_text()

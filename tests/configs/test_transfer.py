@@ -107,7 +107,7 @@ def run_config(name: str, tmp_path: Path) -> Config:
     cfg = load(name, tmp_path / 'data')
     cfg.update(work_dir=str(tmp_path / 'run'), launcher='none')
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
-    cfg.train_cfg.max_epochs = 1
+    cfg.train_cfg.max_epochs, cfg.param_scheduler = 1, []
     return cfg
 
 

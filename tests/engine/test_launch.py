@@ -49,6 +49,21 @@ def test_workers_can_be_switched_off(tmp_path):
     assert loader == dict(num_workers=0, persistent_workers=False)
 
 
+def test_a_run_that_is_over_before_its_rate_falls_is_refused(tmp_path):
+    """Schedules last as long as training, so that a short one may never begin."""
+    text = "param_scheduler = [dict(type='LinearLR', end=10),\n"
+    text += "    dict(type='CosineAnnealingLR', begin=10)]\n"
+    text += (
+        "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs={})\nmodel = dict()"
+    )
+    message = r'max_epochs=10 .*param_scheduler\.1 .*param_scheduler\.0\.end=N'
+    with pytest.raises(ValueError, match=message):
+        launch.build_runner(parse(tmp_path, text.format(10)))
+    launch._check_schedule(parse(tmp_path, text.format(11)))
+    shorter = ('--cfg-options', 'param_scheduler.0.end=2', 'param_scheduler.1.begin=2')
+    launch._check_schedule(parse(tmp_path, text.format(10), *shorter))
+
+
 GPU_CONFIG = """
 norm = dict(type='SyncBN')
 model = dict(backbone=dict(norm_cfg=norm), heads=[dict(norm_cfg=norm)])

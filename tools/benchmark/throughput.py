@@ -1,7 +1,8 @@
 """Training throughput of pre-training configs, side by side in one run (table 11).
 
     python tools/benchmark/throughput.py \
-        configs/ablation/{kmeans,layer-wise-kmeans,dtm,token-wise}_vit-b_100e.py
+        configs/ablation/{kmeans,layer-wise-kmeans}_vit-b_300e.py \
+        configs/dtm_vit-b_300e.py configs/baseline/token-wise_vit-b_300e.py
 
 Builds every config's model, optimizer included, on made images, and times
 whole steps (views, teacher, student, morphing, loss, backward, update) in

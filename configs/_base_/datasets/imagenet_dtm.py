@@ -2,31 +2,30 @@
 
 data_root = 'data/imagenet'
 
+color_jitter = dict(  # table 12: 0.4; appendix D: before the crop
+    type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, backend='cv2'
+)
+random_crop = dict(
+    type='RandomResizedCrop',
+    scale=224,  # table 12
+    # Not printed. Appendix D refers to BEiT v2, whose smallest crop is 0.2.
+    crop_ratio_range=(0.2, 1.0),
+    interpolation='bicubic',
+    backend='pillow',
+)
+block_mask = dict(
+    type='BlockMaskGenerator',
+    input_size=14,  # 224 / 16
+    mask_ratio=0.4,  # section 5: 78 of 196
+    min_num_patches=16,  # BEiT v2's blocks, as the release
+    min_aspect=0.3,
+)
 train_pipeline = [
     dict(type='LoadWholeImage'),  # a truncated file is an error, not grey
-    # Table 12: colour jitter 0.4, before the crop.
-    dict(
-        type='ColorJitter',
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        backend='cv2',
-    ),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,  # table 12
-        crop_ratio_range=(0.08, 1.0),  # not printed; the release's default
-        interpolation='bicubic',
-        backend='pillow',
-    ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(
-        type='BlockMaskGenerator',
-        input_size=14,  # 224 / 16
-        mask_ratio=0.4,  # section 5: 78 of 196
-        min_num_patches=16,  # BEiT v2's blocks, as the release
-        min_aspect=0.3,
-    ),
+    color_jitter,
+    random_crop,
+    dict(type='RandomFlip', prob=0.5),  # in no table; BEiT v2's and the release's
+    block_mask,
     dict(type='PackInputs'),
 ]
 

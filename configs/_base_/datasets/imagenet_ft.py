@@ -14,7 +14,7 @@ train_pipeline = [
         interpolation='bicubic',
         backend='pillow',
     ),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomFlip', prob=0.5),  # in no table; the usual recipe's
     dict(
         type='RandAugment',  # table 13: 9/0.5
         policies='timm_increasing',

@@ -12,7 +12,6 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(512, 512),  # table 14
-        test_cfg=dict(size_divisor=16),  # whole patches, in either test mode
     ),
     backbone=dict(
         type='mmpretrain.DTMViT',
@@ -43,6 +42,7 @@ model = dict(
         pool_scales=(1, 2, 3, 6),
         # Not printed; the backbone's width, as for BEiT, BEiT v2 and MAE.
         channels=768,
+        # Table 14's dropout "x" is read as the backbone's; mmsegmentation's heads.
         dropout_ratio=0.1,
         num_classes=150,
         norm_cfg=norm_cfg,
@@ -63,7 +63,6 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
     ),
     train_cfg=dict(),
-    # --cfg-options model.test_cfg.mode=whole for the whole image at once. The
-    # crops overlap by a third, as BEiT v2's; not printed.
+    # The crops overlap by a third, as BEiT's and BEiT v2's; not printed.
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )

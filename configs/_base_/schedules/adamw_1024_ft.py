@@ -13,27 +13,23 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.6),  # table 13: 0.6 (S, B), 0.8 (L)
 )
 
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,  # not printed
-        begin=0,
-        end=10,  # table 13: warm-up epochs, 10 (S, B), 5 (L)
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        begin=10,
-        end=100,
-        T_max=90,
-        # To 1e-6 = 2e-3 * 5e-4, in every layer in proportion: 1e-6 itself is
-        # more than the lowest layers' rate, which it would raise.
-        eta_min_ratio=2e-3,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
+warm_up = dict(
+    type='LinearLR',
+    start_factor=1e-3,  # not printed
+    end=10,  # table 13: warm-up epochs, 10 (S, B), 5 (L)
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+cosine = dict(
+    type='CosineAnnealingLR',
+    begin=10,  # to the end of training, whatever its length
+    # To 1e-6 = 2e-3 * 5e-4, in every layer in proportion: 1e-6 itself is more
+    # than the lowest layers' rate, which it would raise.
+    eta_min_ratio=2e-3,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+param_scheduler = [warm_up, cosine]
 
 # Table 13: 300 (S), 100 (B), 50 (L).
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=1)

@@ -17,7 +17,6 @@ param_scheduler = [
     dict(
         type='LinearLR',
         start_factor=1e-6,
-        begin=0,
         end=1500,  # table 14: warm-up iterations
         by_epoch=False,
     ),
@@ -26,7 +25,6 @@ param_scheduler = [
         power=1.0,  # table 14: linear ...
         eta_min=0.0,  # ... to zero
         begin=1500,
-        end=160000,
         by_epoch=False,
     ),
 ]

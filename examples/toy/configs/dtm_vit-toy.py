@@ -44,7 +44,7 @@ train_dataloader = dict(
 
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = _base_.param_scheduler
-param_scheduler[0].update(end=1)
+param_scheduler[0].update(start_factor=1 / 150, end=1)
 param_scheduler[1].update(begin=1, end=6, T_max=5)
 train_cfg = dict(max_epochs=6)
 auto_scale_lr = dict(base_batch_size=32)

@@ -1,13 +1,16 @@
-"""DTM with targets of SLIP ViT-B/16 (table 9).
+"""DTM with targets of SLIP ViT-B/16, ViT-B/16, 300 epochs.
 
+Targets are SLIP's patch tokens through its projector (appendix B).
+Rows:      9: DTM, ViT-B
+Stage:     pre-training
+Then:      configs/finetune/dtm_vit-b_100e_in1k.py
 Chosen:    SLIP's ViT-B/16 of 100 epochs; which of its files is not printed
 Weights:   checkpoints/slip_base_100ep.pt (github.com/facebookresearch/SLIP)
 Hardware:  8 GPUs, 128 images each
-Command:   tools/dist_train.sh configs/ablation/slip-dtm_vit-b_100e.py 8
-Then:      configs/finetune/dtm_vit-b_100e_in1k.py
+Command:   tools/dist_train.sh configs/slip/slip-dtm_vit-b_300e.py 8
 """
 
-_base_ = ['./dtm_vit-b_100e.py']
+_base_ = ['../dtm_vit-b_300e.py']
 
 model = dict(
     target_generator=dict(
