@@ -9,13 +9,15 @@ import torch
 from mmdtm.morphing import TokenAssignment, bipartite_matching, dtm_loss
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(
-    r'```python\n(.*?)```', (ROOT / 'docs/inherit.md').read_text(), re.DOTALL
-)
+PAGES = {path.stem: path.read_text() for path in (ROOT / 'docs').glob('*.md')}
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r'```python\n(.*?)```', PAGES[page], re.DOTALL)
 
 
 def block_with(text: str) -> str:
-    (block,) = [block for block in BLOCKS if text in block]
+    (block,) = [block for block in blocks('inherit') if text in block]
     return block
 
 
@@ -26,6 +28,36 @@ def without_docstrings(code: str) -> str:
             if ast.get_docstring(node) is not None:
                 del node.body[0]
     return ast.unparse(tree)
+
+
+def test_section_4_runs_and_its_equations_hold():
+    *steps, _ = blocks('section4')
+    exec(''.join(steps), {})
+
+
+def test_section_4_shows_the_loss_as_it_is():
+    shown = ast.unparse(ast.parse(blocks('section4')[-1]))
+    code = without_docstrings((ROOT / 'mmdtm/models/selfsup/dtm.py').read_text())
+    (loss,) = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.FunctionDef) and node.name == 'loss'
+    ]
+    assert ast.unparse(loss.body) == shown
+
+
+def test_section_4_names_the_files_of_its_calls():
+    rows = re.findall(
+        r'^\| (`.*?) \|.*\| `(mmdtm/.*\.py)` \|$', PAGES['section4'], re.M
+    )
+    assert len(rows) == 9
+    for calls, file in rows:
+        code = (ROOT / file).read_text()
+        for call in re.findall(r'`(\w[\w.]*)`', calls):
+            *owner, name = call.split('.')
+            patterns = [f'class {cls}\\b' for cls in owner] + [f'def {name}\\(']
+            for pattern in patterns:
+                assert re.search(pattern, code), f'{call} is not in {file}'
 
 
 def test_the_dpc_knn_example_is_in_the_tree():
