@@ -1,46 +1,73 @@
-"""docs/tables.md lists every config, with its command and the paper's figure."""
+"""docs/tables.md says what the paper's file and the configs' cards say."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
-from test_all import ALL
+
+from mmdtm.report.paper import paper_tables
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES = (ROOT / 'docs/tables.md').read_text().splitlines()
 
 
-def rows() -> list[tuple[str, str, str, str]]:
-    """(table, config, figure, command) of every row with a config."""
-    found, table = [], None
-    for line in LINES:
-        if line.startswith('## Table '):
-            table = line.removeprefix('## Table ').split(':')[0]
-        cells = [cell.strip() for cell in line.strip('|').split('|')]
-        if line.startswith('|') and cells[1].startswith('`configs/'):
-            config = cells[1].strip('`').removeprefix('configs/')
-            found.append((table, config, cells[2], cells[3].strip('`')))
-    return found
+@pytest.fixture(scope='module')
+def tool():
+    path = ROOT / 'tools/docs_tables.py'
+    spec = importlib.util.spec_from_file_location('docs_tables', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_every_config_is_listed_and_built():
-    """Those that `test_all` builds and trains, and no others."""
-    listed = {config for _, config, _, _ in rows()}
-    ours = {
-        name.removeprefix('configs/') for name in ALL if name.startswith('configs/')
+@pytest.fixture(scope='module')
+def cards(tool):
+    return tool.read_cards()
+
+
+def chains() -> dict[str, set[str]]:
+    """Names of the configs behind each table."""
+    return {
+        number: {
+            name
+            for cell in table.cells
+            for name in cell.chain
+            if not name.startswith('patches_')  # the results of table 1's tool
+        }
+        for number, table in paper_tables().items()
     }
-    assert listed - ours == set(), 'no such config, or one that no test builds'
-    assert ours - listed == set(), 'docs/tables.md lacks it'
 
 
-def test_every_table_has_rows():
-    tables = {table for table, _, _, _ in rows()}
-    assert tables == {*map(str, (2, 3, 4, 5, *range(8, 15))), '6, 7'}
+def test_page_is_up_to_date(tool):
+    page = tool.PAGE.read_text()
+    assert tool.generate(page) == page, 'run make docs-tables'
+    tables = list(map(str, range(1, 15)))
+    targets = [*tables[:11], 'figure 5', *tables[11:], 'beyond the paper']
+    assert [match[2] for match in tool.REGION.finditer(page)] == targets
 
 
-@pytest.mark.parametrize(('table', 'config', 'figure', 'command'), rows())
-def test_row(table, config, figure, command):
-    """The command is that of the config's own card."""
-    assert f'configs/{config}' in command.split()
-    card = (ROOT / 'configs' / config).read_text().split('"""')[1]
-    assert command in ' '.join(card.replace('\\\n', ' ').split())
-    assert (figure == 'recipe') == (table in ('12', '13', '14'))
+def test_a_stale_page_is_noticed(tool, tmp_path, monkeypatch):
+    page = tool.PAGE.read_text()
+    monkeypatch.setattr(tool, 'PAGE', tmp_path / 'tables.md')
+    tool.PAGE.write_text(page.replace('| 84.0 (-0.3) |', '| 85.0 |'))
+    assert tool.main(['--check']) == 1 and '| 85.0 |' in tool.PAGE.read_text()
+    assert tool.main([]) == 0 and tool.PAGE.read_text() == page
+
+
+def test_every_config_and_command_is_listed(tool, cards):
+    page = tool.PAGE.read_text()
+    for name, card in cards.items():
+        assert f'| `{name}` | {card.title.rstrip(".")} |' in page
+        assert f'`{card.command}`' in page
+
+
+def test_every_config_behind_a_value_exists(cards):
+    assert set().union(*chains().values()) - set(cards) == set()
+
+
+def test_cards_name_the_tables_that_their_configs_are_behind(cards):
+    behind = chains()
+    for name, card in cards.items():
+        if card.stage not in ('pre-training', 'transfer'):
+            continue  # what follows any pre-training names its recipe's table
+        named = {table for table, _ in card.rows} & set(behind)
+        assert named == {n for n, names in behind.items() if name in names}, name
