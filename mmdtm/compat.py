@@ -1,19 +1,15 @@
 """Every known break of the dependency stacks, and nothing else.
 
 Each function mends one break, says which versions have it, and does nothing
-where it is absent. ``apply`` runs them all and may be called repeatedly.
+where it is absent. :mod:`mmdtm.prepare` runs them all, once.
 """
 
 import functools
 import importlib.abc
 import importlib.metadata
 import importlib.util
-import os
-import pickle
 import sys
 import types
-import warnings
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -142,30 +138,6 @@ def name_forked_mmseg() -> None:
         MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
-def silence_imports() -> None:
-    """Drop two messages that every import of the libraries repeats.
-
-    mmcv warns that it has no deformable attention, and the forks print that
-    they found no OneDL: ``print_log`` without a logger prints whatever its
-    level. Nothing here uses either.
-    """
-    import mmengine.logging
-
-    warnings.filterwarnings(
-        'ignore', 'Fail to import ``MultiScaleDeformableAttention``', UserWarning
-    )
-    original = mmengine.logging.print_log
-    if hasattr(original, '__wrapped__'):
-        return
-
-    @functools.wraps(original)
-    def print_log(msg, logger=None, level=20):  # 20 is logging.INFO
-        if logger is not None or level >= 20:
-            original(msg, logger, level)
-
-    mmengine.logging.print_log = print_log
-
-
 def _interp2d(x, y, z, kind: str = 'cubic'):
     """The cubic ``scipy.interpolate.interp2d`` on a grid, to the bit."""
     if kind != 'cubic':
@@ -226,9 +198,6 @@ def init_processes_without_gpu() -> None:
     from mmengine.dist import utils
 
     def without_gpu(init):
-        if hasattr(init, '__wrapped__'):
-            return init
-
         @functools.wraps(init)
         def wrapped(backend, **kwargs):
             if torch.cuda.is_available():
@@ -242,188 +211,12 @@ def init_processes_without_gpu() -> None:
         setattr(utils, name, without_gpu(getattr(utils, name)))
 
 
-def _getattr_of_history(owner: type, name: str):
-    """All of ``getattr`` that a log needs, since the whole can reach anything."""
-    from mmengine.logging import HistoryBuffer
-
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(owner, name)
-    raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r})')
-
-
-def checkpoint_globals() -> list:
-    """What a Runner's checkpoint holds beside tensors: logs and numpy numbers."""
-    from mmengine.logging import HistoryBuffer
-
-    core = np._core if hasattr(np, '_core') else np.core
-    rebuild = [core.multiarray._reconstruct, core.multiarray.scalar]
-    kinds = 'f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 ?'.split()
-    return [
-        HistoryBuffer,
-        (_getattr_of_history, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(kind)) for kind in kinds},
-        # numpy 2 renamed numpy.core; files may come from either.
-        *(
-            (f, f'numpy.{c}.multiarray.{f.__name__}')
-            for f in rebuild
-            for c in ('core', '_core')
-        ),
-    ]
-
-
-def refusal(error: pickle.UnpicklingError) -> str:
-    """Why torch's weights-only loader refused a file.
-
-    torch's own words go on to recommend loading without protection.
-    """
-    return str(error.__context__ or error).split('. Please use')[0]
-
-
-def _read_checkpoint(read, name: str):
-    """Calls ``read`` with nothing but a checkpoint's own types allowed."""
-    try:
-        with torch.serialization.safe_globals(checkpoint_globals()):
-            loaded = read()
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f'{name} is not loaded: it is no checkpoint, or holds more than weights '
-            f'and logs ({refusal(error)}), and unpickling that could run any code. If '
-            'you trust where it comes from, keep its tensors alone: '
-            'torch.save(model.state_dict(), ...).'
-        ) from None
-    except (RuntimeError, EOFError, LookupError, UnicodeError) as error:
-        raise ValueError(
-            f'{name} is not loaded; take another one if it is damaged, or no '
-            f'checkpoint. What torch says: {error!r}'
-        ) from error
-    meta = loaded.get('meta') if isinstance(loaded, dict) else None
-    if isinstance(meta, dict):
-        meta.pop('config', None)  # Runner.resume would run it as a Python file
-    return loaded
-
-
-def load_weights_only() -> None:
-    """Let no checkpoint run code, and Runner's own ones load.
-
-    mmengine 0.10.7 leaves ``weights_only`` to torch, which then refuses the
-    logs in a Runner's checkpoint; the forks' fall back to full unpickling
-    when torch refuses a file, and allow ``getattr``; both unpickle
-    what they download.
-    """
-    from mmengine.runner import checkpoint
-
-    def load(file, map_location=None, weights_only=True):
-        return _read_checkpoint(
-            lambda: torch.load(file, map_location=map_location, weights_only=True),
-            file if isinstance(file, (str, os.PathLike)) else 'The checkpoint',
-        )
-
-    def load_url(url, **kwargs):
-        return _read_checkpoint(
-            lambda: torch.hub.load_state_dict_from_url(
-                url, weights_only=True, **kwargs
-            ),
-            url,
-        )
-
-    class Torch(types.ModuleType):
-        """torch, but for ``load``."""
-
-        def __getattr__(self, name: str):
-            return getattr(torch, name)
-
-    checkpoint.torch = Torch('torch')
-    checkpoint.torch.load = checkpoint._safe_torch_load = load
-    checkpoint.load_url = load_url
-
-
-def write_files_whole() -> None:
-    """Let no half-written checkpoint carry a checkpoint's name.
-
-    mmengine writes in place, so a run killed while saving leaves half a file,
-    over the one that was there. Here the name is given once all is on disk.
-    """
-    from mmengine.fileio import LocalBackend
-
-    def put(self, obj: bytes, filepath) -> None:
-        filepath = Path(filepath)
-        filepath.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = filepath.with_name(f'{filepath.name}.tmp')
-        try:
-            with open(unfinished, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, filepath)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-
-    LocalBackend.put = put
-
-
-class _RemoveLater:
-    """A file backend that only takes note of what is to be removed."""
-
-    def __init__(self, backend):
-        self._backend = backend
-        self.outdated = []
-
-    def __getattr__(self, name: str):
-        return getattr(self._backend, name)
-
-    def remove(self, path: str) -> None:
-        self.outdated.append((self._backend.remove, path))
-
-    def rmtree(self, path: str) -> None:
-        self.outdated.append((self._backend.rmtree, path))
-
-
-def save_before_removing() -> None:
-    """Let ``CheckpointHook`` remove an old checkpoint once the new one stands.
-
-    mmengine removes first: with ``max_keep_ckpts=1``, or the best checkpoint,
-    a run that dies while saving has none left.
-    """
-    from mmengine.hooks import CheckpointHook
-
-    def removing_last(save):
-        if hasattr(save, '__wrapped__'):
-            return save
-
-        @functools.wraps(save)
-        def wrapped(self, *args, **kwargs):
-            backend = self.file_backend
-            self.file_backend = later = _RemoveLater(backend)
-            try:
-                save(self, *args, **kwargs)
-            finally:
-                self.file_backend = backend
-            best = getattr(self, 'best_ckpt_path_dict', {})
-            kept = [self.last_ckpt, getattr(self, 'best_ckpt_path', None)]
-            for remove, path in later.outdated:
-                if path not in kept and path not in best.values():
-                    remove(path)
-
-        return wrapped
-
-    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
-        setattr(CheckpointHook, name, removing_last(getattr(CheckpointHook, name)))
-
-
-@functools.cache
 def apply() -> None:
-    """Mend all breaks, once."""
+    """Mend all breaks."""
     declare_torchvision_ops()
     stub_mmcv_ops()
     provide_pkg_resources()
     name_forked_mmseg()
-    silence_imports()
     restore_interp2d()
     mend_hue()
     init_processes_without_gpu()
-    load_weights_only()
-    write_files_whole()
-    save_before_removing()

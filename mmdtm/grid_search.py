@@ -24,8 +24,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmdtm.io import write_text
 from mmdtm.report import read_run
-from mmdtm.report.results import write_atomically
 
 KEYS = dict(
     lr='optim_wrapper.optimizer.lr',
@@ -190,7 +190,7 @@ class GridSearch:
             metric=self.metric,
             runs=entries + self._other_runs,
         )
-        write_atomically(self.state_file, json.dumps(state, indent=1) + '\n')
+        write_text(self.state_file, json.dumps(state, indent=1) + '\n')
 
     def command(self, run: GridRun, place: int = 0) -> tuple[list[str], dict[str, str]]:
         """A run's command, and what it adds to the environment.

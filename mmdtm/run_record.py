@@ -16,7 +16,6 @@ wherever the files were moved and whatever they are called.
 import hashlib
 import json
 import os
-import pickle
 import platform
 import re
 import shlex
@@ -129,16 +128,11 @@ def lineage_of(checkpoint: str | Path) -> dict | None:
     Returns:
         None for files without one: of other programs, converted, or not there.
     """
-    import torch
-
-    from mmdtm.compat import checkpoint_globals
+    from mmdtm.io.checkpoints import read_checkpoint
 
     try:
-        with torch.serialization.safe_globals(checkpoint_globals()):
-            content = torch.load(
-                checkpoint, map_location='cpu', mmap=True, weights_only=True
-            )
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        content = read_checkpoint(checkpoint, mmap=True)
+    except (OSError, ValueError):
         return None
     return lineage_in(content)
 

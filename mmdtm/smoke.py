@@ -6,9 +6,6 @@ and two training steps. No figure of such a run means anything.
 """
 
 import copy
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
+from mmdtm.io import atomic_write
 from mmdtm.run_record import lineage_of
 
 SIDE = 64  # pixels of an image; 4 x 4 patches
@@ -268,12 +266,11 @@ def draw_segmentation(root: Path, images: int = STEPS * BATCH) -> Path:
 
 def _draw_whole(root: Path, draw: Callable[[Path], None]) -> Path:
     """Make a folder that is whole once it is there, whoever else makes it."""
-    if not root.is_dir():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f'{root.name}.', dir=root.parent))
-        draw(part)
-        try:
-            os.rename(part, root)
-        except OSError:  # another process was faster
-            shutil.rmtree(part)
+    try:
+        if not root.is_dir():
+            with atomic_write(root) as folder:
+                draw(folder)
+    except OSError:
+        if not root.is_dir():  # else another process was faster
+            raise
     return root

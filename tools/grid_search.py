@@ -24,8 +24,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mmdtm.grid_search import GridRun, GridSearch, locked, mean_std
+from mmdtm.io import write_text
 from mmdtm.report import write_result
-from mmdtm.report.results import write_atomically
 from mmdtm.report.text import markdown_table
 
 HEADER = ['lr', 'weight decay', 'runs', 'mean ± std', 'best']
@@ -241,7 +241,7 @@ def conclude(search: GridSearch, console: Console) -> None:
             settings=settings,
             finished=len(finished) == len(search.runs),
         )
-    write_atomically(search.work_dir / 'grid_search.md', '\n'.join(lines) + '\n')
+    write_text(search.work_dir / 'grid_search.md', '\n'.join(lines) + '\n')
     for run in search.runs:
         if run.status == 'failed':
             console.print(outcome(search, run), highlight=False, soft_wrap=True)

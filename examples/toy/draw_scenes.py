@@ -25,7 +25,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -34,6 +33,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from mmdtm.io import atomic_write
 
 # What CLIP is asked of a scene's class.
 TEMPLATE = 'a picture of a large {}'
@@ -500,10 +501,7 @@ def draw_world(
                 'meta.json). Name another folder with --out, or move it away.'
             )
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
+    with atomic_write(out) as temporary:
         for split, (long_name, _) in SPLITS.items():
             for name in SHAPES:
                 (temporary / split / name).mkdir(parents=True)
@@ -541,10 +539,6 @@ def draw_world(
         (temporary / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
         if out.exists():
             shutil.rmtree(out)
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return True
 
 

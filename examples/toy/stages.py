@@ -23,6 +23,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmdtm.io import write_text
+
 LANES = 2  # stages at a time that do not ask for all cores
 ETA = re.compile(rb'eta: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)')
 
@@ -236,11 +238,10 @@ class Stages:
                 )
             self.running.remove(item)
             self.nominal, self.real = self.nominal + stage.seconds, self.real + seconds
-            temporary = self._marker(stage).with_suffix('.tmp')
-            temporary.write_text(
-                json.dumps(dict(key=self.keys[stage.name], seconds=seconds)) + '\n'
+            write_text(
+                self._marker(stage),
+                json.dumps(dict(key=self.keys[stage.name], seconds=seconds)) + '\n',
             )
-            temporary.replace(self._marker(stage))
             done.add(stage.name)
             self.console.print(f'{stage.title:<34}{clock(seconds):>6}', highlight=False)
 

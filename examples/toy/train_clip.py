@@ -20,17 +20,15 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import mmdtm.prepare  # noqa: F401  isort: skip
 import numpy as np
+import open_clip
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from mmdtm import compat
-
-compat.apply()
-
-import open_clip  # noqa: E402
+from mmdtm.io import atomic_write
 
 MODEL = dict(
     embed_dim=128,
@@ -216,8 +214,8 @@ def save(model, model_config: dict, out: Path, figures: dict) -> None:
     """Write the folder that ``OpenCLIPGenerator`` and open_clip read."""
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, out / 'toy.tmp')
-    (out / 'toy.tmp').replace(out / 'toy.safetensors')
+    with atomic_write(out / 'toy.safetensors') as part:
+        save_file(weights, part)
     (out / 'toy.json').write_text(json.dumps(model_config, indent=2) + '\n')
     (out / 'metrics.json').write_text(json.dumps(figures, indent=2) + '\n')
 

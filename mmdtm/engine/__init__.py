@@ -1,9 +1,7 @@
 """Importing this package registers its classes into mmpretrain."""
 
-from mmdtm import compat
+import mmdtm.prepare  # noqa: F401
 
-compat.apply()  # mmdtm.engine.launch is imported before any config is read
-
-from . import hooks, optimizers  # noqa: E402
+from . import hooks, optimizers
 
 __all__ = ['hooks', 'optimizers']

@@ -18,6 +18,7 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 from torch import Tensor, nn
 
+from mmdtm.io.weights import check_weights, read_weights
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import same_weights
 from mmdtm.models.target_generators.openclip_generator import (
@@ -31,7 +32,6 @@ from mmdtm.morphing import (
     effective_schedule,
     merge_schedule,
 )
-from mmdtm.weights import check_weights, read_weights
 
 
 def view_transform(generator: TargetGenerator) -> Callable[[Image.Image], Tensor]:

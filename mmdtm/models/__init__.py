@@ -1,10 +1,8 @@
 """Importing this package registers its classes into mmpretrain."""
 
-from mmdtm import compat
+import mmdtm.prepare  # noqa: F401
 
-compat.apply()
-
-from . import (  # noqa: E402, F401
+from . import (  # noqa: F401
     backbones,
     data_preprocessor,
     heads,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from mmdtm.io import write_text
 from mmdtm.report.paper import Cell, Table, paper_tables
-from mmdtm.report.results import write_atomically
 from mmdtm.report.run import HEADLINES, Run
 from mmdtm.report.runs import find_runs
 from mmdtm.report.text import (
@@ -283,9 +283,9 @@ def build_report(work_dirs: Iterable[str | Path], out: str | Path) -> Report:
     report.markdown = out / 'report.md'
     report.json = out / 'report.json'
     report.html = out / 'report.html'
-    write_atomically(report.markdown, report.to_markdown())
-    write_atomically(report.json, report.to_json())
-    write_atomically(report.html, report.to_html())
+    write_text(report.markdown, report.to_markdown())
+    write_text(report.json, report.to_json())
+    write_text(report.html, report.to_html())
     return report
 
 

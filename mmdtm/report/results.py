@@ -1,10 +1,10 @@
 """Result files: how other tools hand rows to the report (docs/report.md)."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmdtm.io import write_text
 from mmdtm.report.run import Run
 
 
@@ -34,16 +34,8 @@ def write_result(
     """
     path = Path(folder) / 'result.json'
     content = dict(kind=kind, name=name, metrics=dict(metrics), seconds=seconds, **more)
-    write_atomically(path, json.dumps(content, indent=2) + '\n')
+    write_text(path, json.dumps(content, indent=2) + '\n')
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(path)
 
 
 def read_results(path: Path, name: str, problems: list[str]) -> list[Run]:

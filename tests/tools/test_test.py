@@ -6,15 +6,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 from PIL import Image
 from tiny_run import run_shell, run_tool, write_config
-
-from mmdtm import compat
-
-compat.apply()
-
-from mmengine.config import Config  # noqa: E402
-from mmpretrain.registry import MODELS  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings('ignore:No GPU here')
 

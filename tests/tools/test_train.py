@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader
 from tiny_run import ROOT, log_rows, run_shell, run_tool, write_config
-
-from mmdtm import compat
-
-compat.apply()
-
-from mmengine.hooks import Hook  # noqa: E402
-from mmengine.registry import HOOKS  # noqa: E402
-from mmengine.runner import CheckpointLoader  # noqa: E402
 
 
 @HOOKS.register_module()

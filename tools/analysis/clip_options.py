@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import mmdtm.prepare  # noqa: F401  isort: skip
 import open_clip
 import torch
 

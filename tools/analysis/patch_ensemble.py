@@ -21,12 +21,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdtm import compat
-
-compat.apply()
-
-import torch  # noqa: E402
-from clip_options import (  # noqa: E402
+import torch
+from clip_options import (
     add_class_options,
     add_clip_options,
     add_morphing_options,
@@ -35,20 +31,20 @@ from clip_options import (  # noqa: E402
     load_templates,
     num_morphed,
 )
-from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
-from rich.table import Table  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from mmdtm.evaluation.labelled_images import (  # noqa: E402
+from mmdtm.evaluation.labelled_images import (
     ClassNames,
     LabelledImages,
     find_images,
     label_images,
 )
-from mmdtm.evaluation.linear_probe import linear_probe_predict  # noqa: E402
-from mmdtm.evaluation.patch_zero_shot import (  # noqa: E402
+from mmdtm.evaluation.linear_probe import linear_probe_predict
+from mmdtm.evaluation.patch_zero_shot import (
     ZeroShotCLIP,
     ensemble,
     morph_tokens,

@@ -21,13 +21,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmdtm import compat
-
-compat.apply()
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from clip_options import (  # noqa: E402
+import numpy as np
+import torch
+from clip_options import (
     add_class_options,
     add_clip_options,
     add_morphing_options,
@@ -37,15 +33,15 @@ from clip_options import (  # noqa: E402
     num_morphed,
     picture_name,
 )
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from mmdtm import visualization as vis  # noqa: E402
-from mmdtm.evaluation.labelled_images import (  # noqa: E402
+from mmdtm import visualization as vis
+from mmdtm.evaluation.labelled_images import (
     find_images,
     label_images,
     read_image,
 )
-from mmdtm.evaluation.patch_zero_shot import (  # noqa: E402
+from mmdtm.evaluation.patch_zero_shot import (
     PatchPredictions,
     class_distances,
     judge,
@@ -53,7 +49,7 @@ from mmdtm.evaluation.patch_zero_shot import (  # noqa: E402
     patch_features,
     patch_logits,
 )
-from mmdtm.morphing import TokenAssignment  # noqa: E402
+from mmdtm.morphing import TokenAssignment
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,23 +15,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmdtm import compat
-
-compat.apply()
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from clip_options import (  # noqa: E402
+import numpy as np
+import torch
+from clip_options import (
     add_clip_options,
     load_generator,
     picture_name,
 )
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from mmdtm import visualization as vis  # noqa: E402
-from mmdtm.evaluation.labelled_images import find_images, read_image  # noqa: E402
-from mmdtm.evaluation.patch_zero_shot import view_transform  # noqa: E402
-from mmdtm.morphing import bipartite_matching, merge_schedule  # noqa: E402
+from mmdtm import visualization as vis
+from mmdtm.evaluation.labelled_images import find_images, read_image
+from mmdtm.evaluation.patch_zero_shot import view_transform
+from mmdtm.morphing import bipartite_matching, merge_schedule
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -13,8 +13,8 @@ import argparse
 import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.converters import from_beit, write_checkpoint
-from mmdtm.weights import read_weights
+from mmdtm.io.converters import from_beit, write_checkpoint
+from mmdtm.io.weights import read_weights
 
 
 def main() -> None:

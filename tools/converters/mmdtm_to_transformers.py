@@ -14,8 +14,8 @@ import argparse
 import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.converters import to_transformers, write_transformers
-from mmdtm.weights import read_weights
+from mmdtm.io.converters import to_transformers, write_transformers
+from mmdtm.io.weights import read_weights
 
 
 def main() -> None:

@@ -19,18 +19,16 @@ and then, in a config,
 
 import argparse
 import hashlib
-import os
 import sys
 from pathlib import Path
 
+import open_clip
+
+import mmdtm.prepare  # noqa: F401  isort: skip
 import torch
 from safetensors.torch import save_file
 
-from mmdtm import compat
-
-compat.declare_torchvision_ops()
-
-import open_clip  # noqa: E402
+from mmdtm.io import atomic_write
 
 # Everything of open_clip's CLIP; the archive also holds sizes and masks.
 PREFIXES = (
@@ -84,7 +82,7 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
     if not source.is_file():
         raise FileNotFoundError(f'There is no file {source.absolute()}.')
     if target.exists():
-        raise FileExistsError(f'{target} exists; remove it or name another file.')
+        raise FileExistsError(f'{target} exists. Remove it, or name another.')
     digest = sha256(source)
     model = published_models().get(digest)
     if model is None and not trust:
@@ -110,9 +108,8 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
     metadata = {'format': 'pt', 'sha256_of_source': digest}
     if model is not None:
         metadata |= {'model': model, 'quick_gelu': 'true'}
-    partial = target.with_name(target.name + '.partial')
-    save_file(weights, partial, metadata=metadata)
-    os.replace(partial, target)
+    with atomic_write(target) as part:
+        save_file(weights, part, metadata=metadata)
     return model
 
 

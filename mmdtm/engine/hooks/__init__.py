@@ -1,5 +1,6 @@
 """Hooks of the runner."""
 
+from .checkpoint_hook import AtomicCheckpointHook
 from .data_check_hook import DataCheckHook
 from .feature_probe_hook import FeatureProbeHook
 from .morphing_visual_hook import MorphingVisualHook
@@ -8,6 +9,7 @@ from .run_record_hook import RunRecordHook
 from .throughput_hook import ThroughputHook
 
 __all__ = [
+    'AtomicCheckpointHook',
     'DataCheckHook',
     'FeatureProbeHook',
     'MorphingVisualHook',

@@ -10,7 +10,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from mmdtm import run_record
-from mmdtm.report.results import write_atomically
+from mmdtm.io import write_text
 
 
 @HOOKS.register_module()
@@ -73,4 +73,4 @@ class RunRecordHook(Hook):
     def write(self) -> None:
         """Write the record, all of it or nothing."""
         text = json.dumps(self.record, indent=1, default=str) + '\n'
-        write_atomically(self.folder / run_record.FILE, text)
+        write_text(self.folder / run_record.FILE, text)

@@ -11,8 +11,8 @@ from mmpretrain.models.selfsup import VQKD
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from mmdtm.io.weights import check_weights, read_weights
 from mmdtm.models.target_generators.frozen import FrozenTower, Tower
-from mmdtm.weights import check_weights, read_weights
 
 # What turns an image into codes; a file may hold the decoder and counters, too.
 NEEDED = ('encoder.', 'encode_task_layer.', 'quantize.embedding.weight')

@@ -18,9 +18,9 @@ from open_clip.model import _build_vision_tower, resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mmdtm.io.weights import check_weights, read_weights, shorten
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
-from mmdtm.weights import check_weights, read_weights, shorten
 
 
 @MODELS.register_module()

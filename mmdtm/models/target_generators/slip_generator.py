@@ -10,9 +10,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from mmdtm.io.weights import check_weights, read_weights, shorten
 from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.models.target_generators.timm_generator import TimmTeacher, timm_tower
-from mmdtm.weights import check_weights, read_weights, shorten
 
 # The image towers of the published checkpoints; the small one has MoCo v3's
 # twelve heads.

@@ -11,9 +11,9 @@ import timm
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from mmdtm.io.weights import read_weights
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
-from mmdtm.weights import read_weights
 
 
 class TimmTeacher(TargetGenerator):

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from tiny_run import run_tool, write_config
 
 from mmdtm import run_record
-from mmdtm.compat import checkpoint_globals
 from mmdtm.engine.hooks.run_record_hook import RunRecordHook
+from mmdtm.io.checkpoints import read_checkpoint
 
 HOOK = "\ndefault_hooks['run_record'] = dict(type='RunRecordHook')\n"
 
@@ -27,9 +27,7 @@ def train(config, folder: Path, *args) -> dict:
 
 
 def lineage_on_disk(path: Path) -> dict:
-    """Read as the loaders do: weights only, nothing allowed beside plain types."""
-    with torch.serialization.safe_globals(checkpoint_globals()):
-        return torch.load(path, weights_only=True)['meta']['run']
+    return read_checkpoint(path)['meta']['run']
 
 
 def test_a_run_starts_another(config, tmp_path):

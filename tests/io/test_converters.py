@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models.beit import Beit
 
-from mmdtm import converters
+from mmdtm.io import converters
+from mmdtm.io.weights import read_weights
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
-from mmdtm.weights import read_weights
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
 SHARED = 'rel_pos_bias.relative_position_bias_table'
 

@@ -7,16 +7,14 @@ checkpoints, or none.
 
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from mmdtm.models.backbones.position_bias import table_length
+from .atomic import atomic_write
 
 State = dict[str, torch.Tensor]
 
@@ -179,7 +177,7 @@ def describe(weights: State) -> dict[str, int]:
         )
     length, num_heads = table.shape
     side = (math.isqrt(length - 3) + 1) // 2
-    if length != table_length((side, side)):
+    if length != (2 * side - 1) ** 2 + 3:
         raise ValueError(
             f'The position tables have {length} entries, the length of no square '
             'grid; only backbones for square images can be converted.'
@@ -342,29 +340,14 @@ def to_transformers(state: State) -> tuple[State, dict]:
     return converted, config
 
 
-def _write(target: Path, write: Callable[[Path], None]) -> None:
-    """Give ``target`` its name once all of it is on the disk."""
-    if target.exists():
-        raise FileExistsError(f'{target} exists; remove it or name another.')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'{target.name}.partial')
-    try:
-        write(partial)
-        os.replace(partial, target)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
-
-
 def write_checkpoint(state: State, target: str | Path) -> None:
     """Write mmdtm's own format.
 
     Raises:
         FileExistsError: ``target`` exists.
     """
-    _write(Path(target), lambda path: torch.save({'state_dict': state}, path))
+    with atomic_write(target, exist_ok=False) as path:
+        torch.save({'state_dict': state}, path)
 
 
 def write_safetensors(state: State, target: str | Path) -> None:
@@ -377,7 +360,8 @@ def write_safetensors(state: State, target: str | Path) -> None:
     """
     if Path(target).suffix != '.safetensors':
         raise ValueError(f'{target}: name a file that ends in .safetensors.')
-    _write(Path(target), lambda path: _save_file(state, path))
+    with atomic_write(target, exist_ok=False) as path:
+        _save_file(state, path)
 
 
 def write_transformers(state: State, config: dict, target: str | Path) -> None:
@@ -403,7 +387,7 @@ def write_transformers(state: State, config: dict, target: str | Path) -> None:
         image_std=IMAGE_STD,
     )
 
-    def write(folder: Path) -> None:
+    with atomic_write(target, exist_ok=False) as folder:
         folder.mkdir()
         _save_file(state, folder / 'model.safetensors')
         for name, content in (
@@ -411,8 +395,6 @@ def write_transformers(state: State, config: dict, target: str | Path) -> None:
             ('preprocessor_config.json', preprocessor),
         ):
             (folder / name).write_text(json.dumps(content, indent=2) + '\n')
-
-    _write(Path(target), write)
 
 
 def _save_file(state: State, path: Path) -> None:
