@@ -15,9 +15,8 @@ import scipy.interpolate
 import torch
 from mmengine.config import Config
 
+import mmdtm.prepare  # noqa: F401
 from mmdtm import compat
-
-compat.apply()
 
 
 def test_segmentation_imports_without_compiled_operators():

@@ -249,13 +249,14 @@ def test_rate_one__is_plain_adamw():
 
 def test_other_backbones_that_know_depths():
     """mmpretrain's own BEiT: the recipe is inherited by another ViT."""
-    model = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(type='mmpretrain.BEiTViT', arch=ARCH, img_size=64),
-            head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=48),
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(type='BEiTViT', arch=ARCH, img_size=64),
+                head=dict(type='LinearClsHead', num_classes=3, in_channels=48),
+            )
         )
-    )
     found = settings(model, optim_wrapper(model))
     assert found['backbone.layers.1.attn.qkv.weight'] == (5e-4, 0.05)
     assert found['backbone.layers.1.attn.relative_position_bias_table'] == (5e-4, 0)
