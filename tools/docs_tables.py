@@ -11,9 +11,9 @@ import re
 import sys
 from pathlib import Path
 
+from mmdtm.io import write_text
 from mmdtm.report.cards import Card, read_card
 from mmdtm.report.paper import paper_tables
-from mmdtm.report.results import write_atomically
 from mmdtm.report.text import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{PAGE} is not up to date. Run make docs-tables.', file=sys.stderr)
         return 1
     if new != old:
-        write_atomically(PAGE, new)
+        write_text(PAGE, new)
     return 0
 
 
