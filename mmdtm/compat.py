@@ -1,7 +1,8 @@
 """Every known break of the dependency stacks, and nothing else.
 
-Each function mends one break, says which versions have it, and does nothing
-where it is absent. :mod:`mmdtm.prepare` runs them all, once.
+Each function mends one break, says which versions have it and where upstream
+it is, and does nothing where it is absent. :mod:`mmdtm.prepare` runs them all,
+once. tests/test_compat.py fails when one of them is no longer needed.
 """
 
 import functools
@@ -22,8 +23,9 @@ def declare_torchvision_ops() -> None:
     """Let torchvision import beside a torch of another build (CPU-only torch).
 
     torchvision's compiled operators then cannot load, and its import fails
-    on registering their shapes. Declaring the two operators that the import
-    names is enough: nothing in mmdtm calls them.
+    on registering their shapes (torchvision 0.17 to 0.28;
+    pytorch/pytorch#122494). Declaring the two operators that the import names is
+    enough: nothing in mmdtm calls them.
     """
     if 'torchvision' in sys.modules:
         return
@@ -46,35 +48,29 @@ def declare_torchvision_ops() -> None:
     import torchvision  # noqa: F401
 
 
+def _unavailable_op(name: str, *args, **kwargs):
+    # Optional imports in mmsegmentation guard against this error alone.
+    raise ModuleNotFoundError(
+        f'mmcv.ops.{name} needs an mmcv with compiled operators, and this one has '
+        'none (mmcv-lite). Install a full mmcv to use it.'
+    )
+
+
 class _MissingOps(types.ModuleType):
     """Stands for ``mmcv.ops`` of an mmcv without compiled operators."""
 
     def __getattr__(self, name: str):
         if name.startswith('__'):
             raise AttributeError(name)
-        # Optional imports in mmsegmentation guard against this error alone.
-        raise ModuleNotFoundError(
-            f'mmcv.ops.{name} needs an mmcv with compiled operators, and this '
-            'one has none (mmcv-lite). Install a full mmcv to use it.'
-        )
-
-
-def _unavailable_op(name: str):
-
-    def op(*args, **kwargs):
-        raise ModuleNotFoundError(
-            f'mmcv.ops.{name} needs an mmcv with compiled operators, and this '
-            'one has none (mmcv-lite). Install a full mmcv to use it.'
-        )
-
-    return op
+        _unavailable_op(name)
 
 
 def stub_mmcv_ops() -> None:
     """Let mmsegmentation 1.2 import without mmcv's compiled operators.
 
-    ``mmseg.models`` imports two of them unguarded; no model of mmdtm uses
-    either.
+    ``mmseg.models`` imports two of them unguarded, in decode_heads/san_head.py
+    and losses/focal_loss.py (mmsegmentation to 1.2.2;
+    open-mmlab/mmsegmentation#871); no model of mmdtm uses either.
     """
     if 'mmcv.ops' in sys.modules or importlib.util.find_spec('mmcv') is None:
         return
@@ -87,7 +83,7 @@ def stub_mmcv_ops() -> None:
         return  # the forks guard these imports themselves
     ops = _MissingOps('mmcv.ops')
     for name in ('point_sample', 'sigmoid_focal_loss'):
-        setattr(ops, name, _unavailable_op(name))
+        setattr(ops, name, functools.partial(_unavailable_op, name))
     sys.modules['mmcv.ops'] = ops
 
 
@@ -115,10 +111,11 @@ class _PkgResources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def provide_pkg_resources() -> None:
-    """Let mmengine 0.10.7 find an installed library beside setuptools >= 81.
+    """Let mmengine find an installed library beside setuptools >= 82.
 
     That setuptools has no ``pkg_resources`` any more, which every base of
-    another library (``_base_ = 'mmpretrain::...'``) needs.
+    another library (``_base_ = 'mmpretrain::...'``) needs in
+    mmengine/utils/package_utils.py (mmengine to 0.10.7; not the forks).
     """
     if importlib.util.find_spec('pkg_resources') is None:
         sys.meta_path.append(_PkgResources())
@@ -127,8 +124,9 @@ def provide_pkg_resources() -> None:
 def name_forked_mmseg() -> None:
     """Let ``_base_ = 'mmseg::...'`` find the forked mmsegmentation.
 
-    The forks' mmengine looks for a distribution called ``mmsegmentation``,
-    which theirs is not.
+    The forks' mmengine (to 0.10.12) looks for a distribution called
+    ``mmsegmentation``, which theirs is not; so says the table in
+    mmengine/config/utils.py.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -151,8 +149,9 @@ def _interp2d(x, y, z, kind: str = 'cubic'):
 def restore_interp2d() -> None:
     """Let position tables be resized with SciPy >= 1.14.
 
-    mmpretrain and mmsegmentation resize relative position tables with
-    ``interp2d``, which that SciPy has no more.
+    That SciPy has no ``interp2d`` any more, with which position tables are
+    resized in mmpretrain/models/utils/embed.py (to 1.2.0, the forks' to 1.3.6)
+    and mmseg/models/backbones/beit.py (to 1.2.2, the forks' to 1.4.2).
     """
     import scipy
     from mmengine.utils import digit_version
@@ -171,7 +170,8 @@ class _Turn(float):
 def mend_hue() -> None:
     """Let mmcv < 2.3.6 turn the hue backwards with numpy >= 2.
 
-    It converts the negative step to uint8, which that numpy refuses.
+    It converts the negative step to uint8, which that numpy refuses
+    (VBTI-development/onedl-mmcv#41, mended in the forks' 2.3.6; mmcv to 2.2.0).
     """
     import mmcv
 
@@ -192,8 +192,9 @@ def mend_hue() -> None:
 def init_processes_without_gpu() -> None:
     """Let processes on CPUs talk to each other, through gloo.
 
-    mmengine's start of a process group chooses a CUDA device, whatever the
-    backend, and fails where there is none.
+    mmengine's start of a process group (mmengine/dist/utils.py; to 0.10.7, the
+    forks' to 0.10.12) chooses a CUDA device, whatever the backend, and fails
+    where there is none.
     """
     from mmengine.dist import utils
 

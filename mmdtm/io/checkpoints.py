@@ -162,10 +162,10 @@ def guard_mmengine() -> None:
 
     A patch of ``mmengine.runner.checkpoint``, since load_from, resume and
     init_cfg, of any config, go through that module's own ``torch.load`` and
-    ``load_url``, for some sources past its registry of loaders. mmengine 0.10.7
-    leaves ``weights_only`` to torch, which then refuses a Runner's own logs; the
-    forks (to 0.10.12) allow ``getattr`` and, where torch refuses a file, unpickle
-    it without protection; both unpickle what they download.
+    ``load_url``, for some sources past its registry of loaders. mmengine (to
+    0.10.7; open-mmlab/mmengine#1655) leaves ``weights_only`` to torch, which then
+    refuses a Runner's own logs; the forks (to 0.10.12) allow ``getattr`` and,
+    where torch refuses a file, unpickle it without protection.
     """
     from mmengine.runner import checkpoint
 
