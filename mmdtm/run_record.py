@@ -99,7 +99,7 @@ def lineages(lineage: dict | None) -> list[dict]:
         lineage: A record or a lineage. A test is not a run of its own, it stands
             for the tested one.
     """
-    found = []
+    found: list[dict] = []
     while lineage:
         if not lineage.get('test'):
             found.insert(0, lineage)
@@ -140,7 +140,9 @@ def lineage_of(checkpoint: str | Path) -> dict | None:
 def lineage_in(checkpoint) -> dict | None:
     """The lineage in a checkpoint that is loaded already, with its epoch."""
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
-    found = meta.get(KEY) if isinstance(meta, dict) else None
+    if not isinstance(meta, dict):
+        return None
+    found = meta.get(KEY)
     if not isinstance(found, dict) or 'id' not in found:
         return None
     reached = {name: meta[name] for name in ('epoch', 'iter') if name in meta}
@@ -199,7 +201,7 @@ def describe_code() -> dict:
     """Version of mmdtm and, in a clone of its repository, the commit."""
     from mmdtm import __version__
 
-    found = dict(version=__version__)
+    found: dict[str, str | bool] = dict(version=__version__)
     if (PACKAGE.parent / '.git').exists():
         try:
             found['commit'] = _git('rev-parse', 'HEAD')
@@ -327,7 +329,7 @@ def _changes(cfg) -> dict:
 
 def _flat(node: dict, prefix: str = '') -> dict:
     """Values by dotted name, as JSON has them; lists are values."""
-    found = {}
+    found: dict = {}
     for key, value in node.items():
         if isinstance(value, dict):
             found |= _flat(value, f'{prefix}{key}.')

@@ -79,7 +79,7 @@ class Report:
         """What the runs came to that belong to a cell of the paper's."""
         runs = self.matches.get(cell, [])
         real = [run for run in runs if not run.smoke]
-        values = [run.metrics[cell.metric] for run in real or runs]
+        values = [run.metrics[cell.metric or ''] for run in real or runs]
         if not values:
             return ''
         mean, std = statistics.fmean(values), statistics.pstdev(values)
@@ -98,7 +98,9 @@ class Report:
         ours = run.metrics.get(run.headline)
         paper = paper_value(run)
         printed = dict.fromkeys(cell.printed for cell in paper_cells(run))
-        difference = None if paper is None or run.smoke else ours - paper
+        difference = None
+        if ours is not None and paper is not None and not run.smoke:
+            difference = ours - paper
         settings = ', '.join(f'{k} {setting_text(v)}' for k, v in run.settings.items())
         status = 'finished' if run.finished else run.progress
         if run.finished is False:
@@ -296,12 +298,13 @@ def paper_cells(run: Run) -> list[Cell]:
 
 def paper_value(run: Run) -> float | None:
     """The first printed value for the run's headline; None if there is none."""
-    return next((float(cell.value) for cell in paper_cells(run)), None)
+    values = (cell.value for cell in paper_cells(run))
+    return next((float(v) for v in values if isinstance(v, (int, float))), None)
 
 
 def made_cells(run: Run) -> list[str]:
     """What made a run, as text (MADE_HEADER)."""
-    record = run.record
+    record = run.record or {}
     start = record['starts'][-1]
     code = start.get('code') or {}
     changed = ', changed since' if code.get('changed') else ''

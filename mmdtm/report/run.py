@@ -69,10 +69,10 @@ class Run:
         return bool(self.record and self.record.get('smoke'))
 
     @property
-    def headline(self) -> str | None:
-        """Name of the metric that stands for the run; None if it has none."""
+    def headline(self) -> str:
+        """Name of the metric that stands for the run; empty if it has none."""
         known = [name for name in HEADLINES if name in self.metrics]
-        return next(iter([*known, *self.metrics]), None)
+        return next(iter([*known, *self.metrics]), '')
 
     @property
     def cells(self) -> list[Cell]:

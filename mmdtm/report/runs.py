@@ -38,25 +38,26 @@ def find_runs(roots: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
         The runs in the order of their paths, and a message for each thing that
         could not be read; one bad file never hides the other runs.
     """
-    runs, problems = [], []
-    roots = [Path(root) for root in roots]
-    for root in roots:
+    runs: list[Run] = []
+    problems: list[str] = []
+    folders = [Path(root) for root in roots]
+    for root in folders:
         if not root.is_dir():
             problems.append(f'{root}: no such folder.')
             continue
         found = len(runs), len(problems)
-        for folder, subfolders, files in os.walk(root):
+        for walked, subfolders, files in os.walk(root):
             starts = [name for name in subfolders if TIMESTAMP.match(name)]
             subfolders[:] = sorted(
                 name
                 for name in set(subfolders) - set(starts)
                 if not name.startswith('.') and name != 'vis_data'
             )
-            folder = Path(folder)
+            folder = Path(walked)
             name = folder.relative_to(root).as_posix()
             if name == '.':
                 name = root.resolve().name
-            elif len(roots) > 1:
+            elif len(folders) > 1:
                 name = f'{root.resolve().name}/{name}'
             runs += _read_folder(folder, name, bool(starts), sorted(files), problems)
         if found == (len(runs), len(problems)):

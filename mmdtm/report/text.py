@@ -33,9 +33,9 @@ def setting_text(value: float | str) -> str:
     return value if isinstance(value, str) else f'{value:g}'
 
 
-def named_value(run: Run, name: str | None) -> str:
-    """A run's value with its name."""
-    if name is None:
+def named_value(run: Run, name: str) -> str:
+    """A run's value with its name; a dash if it has none."""
+    if name not in run.metrics:
         return DASH
     return f'{LABELS.get(name, name)} {value_text(run.metrics[name])}'
 
