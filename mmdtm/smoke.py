@@ -2,7 +2,13 @@
 
 ``tools/train.py CONFIG --smoke`` tries a recipe before it gets its GPUs: the
 same classes, pipelines, schedules and hooks, with a small model, made images
-and two training steps. No figure of such a run means anything.
+and two training steps. No value of such a run means anything.
+
+A class of mmdtm, or of a user, says of itself how it gets small: its attribute
+``smoke`` holds options that replace the config's, for images of 64 pixels in
+4 x 4 patches and a ViT 48 wide with 4 layers. A function there gets the config's
+value, and is not asked where the config has none. ``UPSTREAM`` says it of
+mmpretrain's and mmsegmentation's classes.
 """
 
 import copy
@@ -11,65 +17,60 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
+from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 from mmdtm.io import atomic_write
+from mmdtm.models.backbones import DTMViT
 from mmdtm.run_record import lineage_of
 
-SIDE = 64  # pixels of an image; 4 x 4 patches
 STEPS = 2
 BATCH = 2
-WIDTH = 48
-ARCH = dict(embed_dims=WIDTH, num_layers=4, num_heads=3, feedforward_channels=96)
-CLIP = dict(
-    embed_dim=24,
-    vision_cfg=dict(image_size=SIDE, layers=4, width=32, head_width=16, patch_size=16),
-)
-# Sizes in pixels or patches shrink with the image's side, counts of patches with
-# its square.
-LENGTHS = {'img_size', 'input_size', 'scale', 'crop_size', 'size', 'stride'}
-COUNTS = {
-    'num_morphed',
-    'num_clusters',
-    'num_patches',
-    'num_masking_patches',
-    'min_num_patches',
-    'max_num_patches',
-}
-WIDTHS = {
-    'embed_dims',
-    'embed_dim',
-    'in_channels',
-    'input_features',
-    'decoder_embed_dim',
-    'channels',
-    'hid_channels',
-    'out_channels',
-}
-FIXED = dict(
-    decoder_depth=1,
-    decoder_num_heads=3,
-    arch=ARCH,
-    backbone_arch=dict(ARCH, depth=ARCH['num_layers']),  # BEiTV2Neck's word for it
-)
 CLASSES = 8  # enough for a top-5
-SMALL_CLIP = dict(
-    model='smoke', model_config=CLIP, pretrained=None, random_weights=True
-)
-# Parts with a way of their own to be small: the teachers, which also go without
-# weights, and what needs no change.
-PARTS = {
-    'OpenCLIP': SMALL_CLIP,
-    # Of 16 tokens, in each of 4 blocks.
-    'Layerwise': dict(SMALL_CLIP, num_merged=2, num_clusters=8),
-    'SLIP': dict(
-        checkpoint=None,
-        arch=dict(embed_dim=WIDTH, depth=4, num_heads=3, img_size=SIDE),
-        random_weights=True,
+ARCH = DTMViT.smoke['arch']
+SIDE, WIDTH, DEPTH = DTMViT.smoke['img_size'], ARCH['embed_dims'], ARCH['num_layers']
+
+
+def small_size(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    """A size in pixels, scaled so that its shorter side is ``SIDE``."""
+    if isinstance(size, int):
+        return SIDE
+    return tuple(side * SIDE // min(size) for side in size)
+
+
+def small_test_cfg(test_cfg: dict) -> dict:
+    """EncoderDecoder's, with small windows that overlap as ADE20K's do."""
+    if test_cfg['mode'] == 'slide':
+        return dict(test_cfg, crop_size=(SIDE, SIDE), stride=(43, 43))
+    return test_cfg
+
+
+UPSTREAM = {
+    'VisionTransformer': DTMViT.smoke,
+    'MAEPretrainDecoder': dict(
+        num_patches=16,
+        embed_dim=WIDTH,
+        decoder_embed_dim=WIDTH,
+        decoder_depth=1,
+        decoder_num_heads=3,
     ),
-    'Timm': dict(model='vit_tiny_patch16_224', pretrained=False),
-    'VQKD': dict(checkpoint=None, arch=ARCH, img_size=SIDE, random_weights=True),
-    'DownsampleMorphing': {},  # its stride is in tokens, and fits
+    'BEiTPretrainViT': DTMViT.smoke,
+    'BEiTV2Neck': dict(backbone_arch=dict(ARCH, depth=DEPTH)),  # its word for it
+    'BEiTV2Head': dict(embed_dims=WIDTH),
+    'NonLinearNeck': dict(in_channels=WIDTH, hid_channels=WIDTH, out_channels=WIDTH),
+    'ClsDataPreprocessor': dict(num_classes=CLASSES),
+    'ClsBatchNormNeck': dict(input_features=WIDTH),
+    'LinearClsHead': dict(in_channels=WIDTH, num_classes=CLASSES),
+    'SegDataPreProcessor': dict(size=(SIDE, SIDE)),
+    'Feature2Pyramid': dict(embed_dim=WIDTH),
+    'UPerHead': dict(in_channels=[WIDTH] * 4, channels=WIDTH),
+    'FCNHead': dict(in_channels=WIDTH, channels=WIDTH),
+    'EncoderDecoder': dict(test_cfg=small_test_cfg),
+    **dict.fromkeys(
+        ('RandomResizedCrop', 'Resize', 'ResizeEdge', 'RandomResize'),
+        dict(scale=small_size),
+    ),
+    **dict.fromkeys(('CenterCrop', 'RandomCrop'), dict(crop_size=small_size)),
 }
 
 
@@ -84,94 +85,63 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
         Config: The same object.
     """
     cfg.smoke = True  # for the record of the run
-    factor = shrink_model(cfg.model)
-    if cfg.get('default_scope') == 'mmpretrain':
-        _set_num_classes(cfg.model)
+    shrink_model(cfg.model)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader:
-            _walk(loader.dataset, factor)
+            _shrink_parts(loader.dataset)
             loader.update(batch_size=BATCH, num_workers=0, persistent_workers=False)
             loader.dataset = _made_dataset(loader.dataset, cfg.model, Path(folder))
     _two_steps(cfg)
     return cfg
 
 
-def shrink_model(model: ConfigDict) -> float:
+def shrink_model(model: ConfigDict) -> None:
     """Make a model's config small, in place.
 
     Args:
         model: The config.
-
-    Returns:
-        float: The factor by which its images' sides shrink.
     """
-    factor = SIDE / _side(model)
-    _walk(model, factor)
-    return factor
+    _shrink_parts(model)
+    backbone = model.backbone
+    if not isinstance(backbone.get('out_indices', -1), int):
+        backbone.out_indices = [*range(DEPTH)][-len(backbone.out_indices) :]
+    if 'frozen_stages' in backbone:
+        backbone.frozen_stages = min(backbone.frozen_stages, DEPTH)
+    init_cfg = backbone.get('init_cfg')
+    if isinstance(init_cfg, dict) and 'checkpoint' in init_cfg:
+        # Weights of another small run fit.
+        if not (lineage_of(init_cfg.checkpoint) or {}).get('smoke'):
+            backbone.init_cfg = None
 
 
-def _side(model: ConfigDict) -> int:
-    """Side of the images that the model is for, in pixels."""
-    side = model.backbone.get('img_size', 224)
-    return side if isinstance(side, int) else side[0]
-
-
-def _walk(node, factor: float) -> None:
-    """Shrink every size below a node of the config, in place."""
+def _shrink_parts(node) -> None:
+    """Make every part below a node of the config small, in place."""
     if isinstance(node, (list, tuple)):
         for child in node:
-            _walk(child, factor)
-    if not isinstance(node, dict):
-        return
-    family = str(node.get('type')).split('.')[-1]
-    for name, small in PARTS.items():
-        if name in family:
-            node.update(copy.deepcopy(small))
-            return
-    for key, value in node.items():
-        if key in LENGTHS:
-            node[key] = _times(value, factor)
-        elif key in COUNTS:
-            node[key] = _times(value, factor**2)
-        elif key in WIDTHS and _is_width(value):
-            node[key] = WIDTH if isinstance(value, int) else [WIDTH] * len(value)
-        elif key in FIXED:
-            node[key] = copy.deepcopy(FIXED[key])
-        elif key == 'frozen_stages':
-            node[key] = min(value, ARCH['num_layers'])
-        elif key == 'out_indices' and not isinstance(value, int):
-            node[key] = list(range(ARCH['num_layers']))[-len(value) :]
-        elif key == 'init_cfg' and 'checkpoint' in (value or {}):
-            # Weights of another small run fit.
-            if not (lineage_of(value['checkpoint']) or {}).get('smoke'):
-                node[key] = None
-        else:
-            _walk(value, factor)
+            _shrink_parts(child)
+    elif isinstance(node, dict):
+        for child in node.values():
+            _shrink_parts(child)
+        for name, value in _small_options(node.get('type')).items():
+            if not callable(value):
+                node[name] = copy.deepcopy(value)
+            elif name in node:
+                node[name] = value(node[name])
 
 
-def _set_num_classes(node) -> None:
-    """Few classes for classifiers; a segmentation data set has its own number."""
-    if not isinstance(node, dict):
-        return
-    if 'num_classes' in node:
-        node['num_classes'] = CLASSES
-    for value in node.values():
-        _set_num_classes(value)
-
-
-def _is_width(value) -> bool:
-    """Whether a number, or all of a list, is a width rather than RGB's three."""
-    values = [value] if isinstance(value, int) else value
-    return isinstance(values, (list, tuple)) and all(v > 3 for v in values)
-
-
-def _times(value, factor: float):
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_times(v, factor) for v in value)
-    return max(1, round(value * factor)) if value else value
+def _small_options(kind: object) -> dict:
+    """What the nearest of a class and its bases says of itself, or UPSTREAM of it."""
+    if not isinstance(kind, str):
+        return {}
+    name = kind.split('.')[-1]
+    if name in UPSTREAM:  # mmsegmentation's are in its own registries
+        return UPSTREAM[name]
+    for base in getattr(MODELS.get(name) or TRANSFORMS.get(name), '__mro__', ()):
+        small = vars(base).get('smoke') or UPSTREAM.get(base.__name__)
+        if small is not None:
+            return small
+    return {}
 
 
 def _two_steps(cfg: Config) -> None:
@@ -190,23 +160,21 @@ def _two_steps(cfg: Config) -> None:
 
 def _made_dataset(dataset: ConfigDict, model: ConfigDict, folder: Path) -> ConfigDict:
     """The data set's pipeline over made images."""
-    if 'seg_map_path' in dataset.get('data_prefix', {}):
+    if model.type == 'EncoderDecoder':
         dataset.data_root = str(draw_segmentation(folder / 'segmentation'))
         return dataset
-    root = draw_classes(folder / 'classes')
-    pipeline = dataset.pipeline
-    if 'Load' not in pipeline[0].type:  # CIFAR's images are in memory
-        pipeline = [dict(type='LoadWholeImage'), *pipeline]
-    made = dict(
+    pipeline = [step for step in dataset.pipeline if step.type != 'LoadWholeImage']
+    made = ConfigDict(
         type='UnlabeledImages',
-        data_root=str(root),
+        data_root=str(draw_classes(folder / 'classes')),
         data_prefix='train',
-        pipeline=pipeline,
+        # Also where a data set has its images in memory.
+        pipeline=[dict(type='LoadWholeImage'), *pipeline],
     )
     if model.type == 'ImageClassifier':
         names = [f'{label:04}' for label in range(CLASSES)]
         made.update(type='ImageFolder', classes=names)
-    return ConfigDict(made)
+    return made
 
 
 def draw_classes(root: Path, classes: int = 2, images: int = STEPS) -> Path:

@@ -36,7 +36,8 @@ class CheckedADE20KDataset(ADE20KDataset):
             )
         if 'seg_map_path' in infos[0]:  # a test set may have no masks
             self._check_pairs(infos)
-        return infos
+        num_classes = len(self.metainfo['classes'])  # for CheckSegLabels
+        return [dict(info, num_classes=num_classes) for info in infos]
 
     def _check_pairs(self, infos: list[dict]) -> None:
         masks = {Path(info['seg_map_path']) for info in infos}

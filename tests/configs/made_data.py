@@ -108,7 +108,9 @@ def for_cpu(cfg: Config, data_root: Path, work_dir: Path, batch_size: int = 2) -
         loader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.batch_size = batch_size
     cfg.model.backbone.init_cfg = None
-    cfg.param_scheduler = []  # of runs that are over before a warm-up
+    length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+    for item in cfg.param_scheduler:  # a shorter run keeps their course
+        item.setdefault('end', length)
     cfg.work_dir = str(work_dir)
     cfg.launcher = 'none'
     cfg.vis_backends = [dict(type='LocalVisBackend')]

@@ -72,7 +72,9 @@ def test_bad_images_are_named_once_counted_and_replaced(root, spoil, log, worker
     assert epochs[0][3:] == paths(dataset)[3:], 'the others stay in place'
     assert dataset.num_bad == 3, 'counted over all workers'
     text = log.read_text()
-    assert [text.count(f'Skipped {path} is no whole image') for path in bad] == [1] * 3
+    assert [text.count(f'Skipped {path} is not a whole image') for path in bad] == [
+        1
+    ] * 3
     assert 'Bad so far: 3 of 8 images' in text
 
 

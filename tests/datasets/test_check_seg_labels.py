@@ -41,7 +41,7 @@ def test_values_beyond_the_classes(tmp_path):
 def test_sixteen_bits_are_not_cut_to_eight(tmp_path):
     mask = np.array([[1, 257]], dtype=np.uint16)  # 257 would become 1
     Image.fromarray(mask).save(tmp_path / 'a.png')
-    with pytest.raises(ValueError, match=r'a\.png is no mask of 8 bits.*mode is I'):
+    with pytest.raises(ValueError, match=r'a\.png is not a mask of 8 bits.*mode is I'):
         read(tmp_path / 'a.png')
 
 

@@ -23,5 +23,5 @@ def test_truncated_photograph_is_refused(photos, tmp_path, kept):
     path = tmp_path / 'cut.JPEG'
     data = photo.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(BadImageError, match=f'{path} is no whole image'):
+    with pytest.raises(BadImageError, match=f'{path} is not a whole image'):
         TRANSFORMS.build(dict(type='LoadWholeImage'))(dict(img_path=str(path)))

@@ -8,7 +8,7 @@ data_root = 'data/ade/ADEChallengeData2016'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='mmpretrain.CheckSegLabels', num_classes=150),
+    dict(type='mmpretrain.CheckSegLabels'),
     dict(
         type='RandomResize',
         scale=(2048, 512),
@@ -26,7 +26,7 @@ test_pipeline = [
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     # After the resize: predictions are compared at the mask's own size.
     dict(type='LoadAnnotations'),
-    dict(type='mmpretrain.CheckSegLabels', num_classes=150),
+    dict(type='mmpretrain.CheckSegLabels'),
     dict(type='PackSegInputs'),
 ]
 

@@ -1,6 +1,7 @@
 """Block-wise masking."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -21,24 +22,23 @@ class BlockMaskGenerator(BaseTransform):
     Args:
         input_size: Patches per side h = w, or (h, w).
         mask_ratio: Share r of patches to mask, 0 < r < 1.
-        min_num_patches: Smallest area of a block, in patches.
-        max_num_patches: Largest area of a block; None: no limit but what is
-            left to mask.
-        min_aspect: Smallest aspect ratio (height / width) of a block.
-        max_aspect: Largest; None: 1 / min_aspect.
+        min_num_patches: Smallest area of a block, in patches; the largest is
+            what is left to mask.
+        min_aspect: Smallest aspect ratio (height / width) of a block, at most
+            1; the largest is 1 / min_aspect.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
+
+    smoke: ClassVar[dict] = dict(input_size=4, min_num_patches=1)
 
     def __init__(
         self,
         input_size: int | tuple[int, int],
         mask_ratio: float = 0.4,
         min_num_patches: int = 16,
-        max_num_patches: int | None = None,
         min_aspect: float = 0.3,
-        max_aspect: float | None = None,
     ) -> None:
         grid = (input_size,) * 2 if isinstance(input_size, int) else tuple(input_size)
         if len(grid) != 2 or min(grid) < 1:
@@ -59,24 +59,19 @@ class BlockMaskGenerator(BaseTransform):
                 f'BlockMaskGenerator: mask_ratio {mask_ratio} of {self.height} x '
                 f'{self.width} patches masks none; raise it.'
             )
-        if max_num_patches is None:
-            max_num_patches = self.num_masked
-        if min(min_num_patches, max_num_patches) < 1:
+        if min_num_patches < 1:
             raise ValueError(
                 'BlockMaskGenerator: a block has at least one patch; got '
-                f'min_num_patches {min_num_patches}, max_num_patches {max_num_patches}.'
+                f'min_num_patches {min_num_patches}.'
             )
-        if max_aspect is None and min_aspect > 0:
-            max_aspect = 1 / min_aspect
-        if not 0 < min_aspect <= max_aspect:
+        if not 0 < min_aspect <= 1:
             raise ValueError(
-                'BlockMaskGenerator: aspect ratios are positive and ordered; got '
-                f'min_aspect {min_aspect}, max_aspect {max_aspect}.'
+                'BlockMaskGenerator: min_aspect is the aspect ratio of the flattest '
+                f'block, above 0 and at most 1; got {min_aspect}.'
             )
         self.mask_ratio = mask_ratio
         self.min_num_patches = min_num_patches
-        self.max_num_patches = max_num_patches
-        self.log_aspect = (math.log(min_aspect), math.log(max_aspect))
+        self.log_aspect = (math.log(min_aspect), math.log(1 / min_aspect))
 
     def draw(self) -> np.ndarray:
         """Draw one mask from numpy's global generator.
@@ -87,7 +82,7 @@ class BlockMaskGenerator(BaseTransform):
         mask = np.zeros((self.height, self.width), dtype=bool)
         left = self.num_masked
         while left:
-            top, bottom, begin, end = self._draw_block(min(left, self.max_num_patches))
+            top, bottom, begin, end = self._draw_block(left)
             rows, columns = np.nonzero(~mask[top:bottom, begin:end])
             mask[top + rows[:left], begin + columns[:left]] = True
             left -= min(left, len(rows))

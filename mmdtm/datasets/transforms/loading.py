@@ -13,15 +13,14 @@ class LoadWholeImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` that refuses truncated files.
 
     Some versions of OpenCV fill what is missing of a JPEG with grey and say
-    nothing; Pillow, the default here, raises.
+    nothing, so that Pillow decodes, which raises.
 
     Args:
-        imdecode_backend: Decoder of mmcv.
         **kwargs: Of ``LoadImageFromFile``.
     """
 
-    def __init__(self, imdecode_backend: str = 'pillow', **kwargs) -> None:
-        super().__init__(imdecode_backend=imdecode_backend, **kwargs)
+    def __init__(self, **kwargs) -> None:
+        super().__init__(imdecode_backend='pillow', **kwargs)
 
     def transform(self, results: dict) -> dict:
         """Read ``results['img_path']`` into ``img``: (H, W, 3) uint8, BGR.
@@ -33,5 +32,5 @@ class LoadWholeImage(LoadImageFromFile):
             return super().transform(results)
         except Exception as error:  # decoders raise most kinds of errors
             raise BadImageError(
-                f'{results["img_path"]} is no whole image: {error}'
+                f'{results["img_path"]} is not a whole image: {error}'
             ) from error

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -221,6 +222,11 @@ class DTMViT(BaseBackbone):
             ),
         ),
     }
+    smoke: ClassVar[dict] = dict(
+        arch=dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96),
+        img_size=64,
+        patch_size=16,
+    )
     OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
     num_extra_tokens = 1  # the class token
 

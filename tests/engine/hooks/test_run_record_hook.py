@@ -99,10 +99,9 @@ def test_record_has_what_made_the_run(config, tmp_path):
 
 def test_teachers_are_known_by_their_weights():
     from mmdtm.models.target_generators import OpenCLIPGenerator
-    from mmdtm.smoke import CLIP
 
     def teacher():
-        return OpenCLIPGenerator('small', None, CLIP, random_weights=True)
+        return OpenCLIPGenerator(**OpenCLIPGenerator.smoke)
 
     one, same, other = teacher(), teacher(), teacher()
     other.teacher.load_state_dict(one.teacher.state_dict())
