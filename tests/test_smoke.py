@@ -2,8 +2,12 @@
 
 import os
 import shutil
+from unittest import mock
 
 import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmpretrain.registry import MODELS
 from tiny_run import ROOT, run_tool
 
 from mmdtm import smoke
@@ -32,3 +36,49 @@ def test_a_try_stays_apart_from_the_real_run(tmp_path, monkeypatch):
         'dtm_vit-s_300e-smoke'
     ]
     assert (tmp_path / 'work_dirs/dtm_vit-s_300e-smoke/epoch_1.pth').is_file()
+
+
+def small(**part) -> dict:
+    """What becomes of a part of a model beside a backbone."""
+    model = ConfigDict(backbone=dict(type='DTMViT'), part=part)
+    smoke.shrink_model(model)
+    return model.part.to_dict()
+
+
+def test_a_class_says_how_it_gets_small():
+    """As one of a user does; a function is asked about what the config sets."""
+
+    class Wide(torch.nn.Module):
+        smoke = dict(width=8, layers=lambda number: number // 4)
+
+    class Wider(Wide):
+        pass
+
+    with mock.patch.dict(MODELS.module_dict, dict(Wide=Wide, Wider=Wider)):
+        assert small(type='Wide', width=99, depth=3) == dict(
+            type='Wide', width=8, depth=3
+        )
+        assert small(type='mmpretrain.Wider', layers=12) == dict(
+            type='mmpretrain.Wider', width=8, layers=3
+        )
+
+
+def test_a_fixed_number_of_tokens_is_scaled_and_a_range_is_kept():
+    fixed = small(type='BipartiteMorphing', num_morphed=98)
+    assert fixed == dict(type='BipartiteMorphing', num_morphed=8)
+    drawn = small(type='BipartiteMorphing', num_morphed=(1, None))
+    assert drawn['num_morphed'] == (1, None)
+    assert 'num_morphed' not in small(type='BipartiteMorphing')
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'), [(224, 64), ((512, 512), (64, 64)), ((2048, 512), (256, 64))]
+)
+def test_sizes_keep_their_shape(size, expected):
+    assert small(type='Resize', scale=size)['scale'] == expected
+
+
+def test_bases_that_upstream_has_speak_for_what_inherits_from_them():
+    """mmpretrain's MAEViT is in no table, but a VisionTransformer."""
+    assert small(type='MAEViT', arch='large')['arch'] == smoke.ARCH
+    assert small(type='BEiTV2Neck')['backbone_arch']['depth'] == smoke.DEPTH
