@@ -61,6 +61,7 @@ def read_results(path: Path, name: str, problems: list[str]) -> list[Run]:
         try:
             runs = [_result(row, str(item['kind']), path.parent, name) for row in rows]
             for run, row in zip(runs, rows, strict=True):
+                run.smoke = bool(item.get('smoke'))
                 run.pictures = _pictures(row, path, problems)
                 run.tidy(problems)
             results += runs

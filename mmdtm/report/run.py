@@ -41,6 +41,7 @@ class Run:
         x_name: What x counts: ``'epoch'``, ``'iteration'``, ...
         pictures: Files and captions.
         record: What made it (:mod:`mmdtm.run_record`); None if unknown.
+        smoke: Whether ``--smoke`` made it small, so that no value means anything.
     """
 
     name: str
@@ -57,16 +58,12 @@ class Run:
     x_name: str = 'epoch'
     pictures: list[tuple[Path, str]] = field(default_factory=list)
     record: dict | None = None
+    smoke: bool = False
 
     @property
     def config(self) -> str:
         """Name of its own config; empty if unknown."""
         return self.chain[-1] if self.chain else ''
-
-    @property
-    def smoke(self) -> bool:
-        """Whether ``--smoke`` made it small, so that no value means anything."""
-        return bool(self.record and self.record.get('smoke'))
 
     @property
     def headline(self) -> str:

@@ -154,7 +154,7 @@ def _add_record(run: Run, place: Path, problems: list[str]) -> dict:
             (k for name, k in kinds.items() if name in run.metrics), 'other'
         )
         return _dumped_config(run.folder, problems)
-    run.kind = run.record['kind']
+    run.kind, run.smoke = run.record['kind'], bool(run.record.get('smoke'))
     run.chain = run_record.chain(run.record)
     run.changes = run_record.changes(run.record)
     run.settings = {k.split('.')[-1]: str(v) for k, v in run.changes.items()}
