@@ -9,34 +9,41 @@ and mean ± std, as the paper's tables 6 and 7 print them (docs/transfer.md).
 """
 
 import argparse
+import hashlib
+import itertools
+import json
 import math
+import os
 import shlex
-import signal
+import shutil
 import statistics
 import sys
-from contextlib import closing
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from mmdtm.grid_search import GridRun, GridSearch, locked, mean_std
 from mmdtm.io import write_text
-from mmdtm.report import write_result
+from mmdtm.process_pool import Job, ProcessPool
+from mmdtm.report import read_run, write_result
 from mmdtm.report.text import markdown_table
 
-HEADER = ['lr', 'weight decay', 'runs', 'mean ± std', 'best']
+KEYS = dict(
+    lr='optim_wrapper.optimizer.lr',
+    weight_decay='optim_wrapper.optimizer.weight_decay',
+    seed='randomness.seed',
+)
+SHORT = dict(lr='lr', weight_decay='wd', seed='seed')  # in names of folders
+METRICS = dict(Accuracy='accuracy/top1', IoUMetric='mIoU')  # of evaluators
 
 
 class Values(argparse.Action):
     """Values of a grid from their texts; what is no number is named and left out."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        cast = int if self.dest == 'seeds' else float
-        numbers = []
+        cast, numbers = int if self.dest == 'seeds' else float, []
         for text in values:
             try:
                 value = cast(text)
@@ -56,62 +63,30 @@ class Values(argparse.Action):
         setattr(namespace, self.dest, numbers)
 
 
-class KeepText(DictAction):
-    """Merges as mmengine does, and keeps the text to hand it on."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        namespace.option_texts = [*namespace.option_texts, *values]
-        super().__call__(parser, namespace, values, option_string)
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, more = __doc__.partition('\n\n')
     parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='any mmengine config')
-    parser.add_argument('--lr', nargs='+', action=Values, metavar='LR')
-    parser.add_argument('--weight-decay', nargs='+', action=Values, metavar='WD')
-    parser.add_argument('--seeds', nargs='+', action=Values, metavar='SEED')
-    parser.add_argument(
-        '--metric', help="figure of the last validation to compare; the evaluator's own"
-    )
-    parser.add_argument(
-        '--work-dir', type=Path, help='work_dirs/grid_search/<config name> by default'
-    )
-    parser.add_argument(
-        '--jobs', type=int, help='runs at once; by default 1, and all with Slurm'
-    )
-    parser.add_argument('--gpus', type=int, default=1, help='GPUs of each run (1)')
-    parser.add_argument('--launcher', choices=['local', 'slurm'], default='local')
-    parser.add_argument('--partition', help='of Slurm')
-    parser.add_argument(
-        '--resume',
-        action='store_true',
-        help='go on from the checkpoint of a run that was broken off; that saves '
-        'time, but the run is then not quite that of an unbroken search',
-    )
-    parser.add_argument(
-        '--force',
-        action='store_true',
-        help='repeat finished runs, too, and forget what the folder holds',
-    )
-    parser.add_argument(
-        '--dry-run', action='store_true', help='print the commands and end'
-    )
-    parser.add_argument(
-        '--tools',
-        type=Path,
-        default=Path(__file__).resolve().parent,
-        help='folder with the train.py, dist_train.sh and slurm_train.sh to run',
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeepText, default={}, metavar='KEY=VALUE'
-    )
-    parser.set_defaults(option_texts=[], left_out=[])
+    add = parser.add_argument
+    add('config', help='any mmengine config')
+    add('--lr', nargs='+', action=Values, metavar='LR')
+    add('--weight-decay', nargs='+', action=Values, metavar='WD')
+    add('--seeds', nargs='+', action=Values, metavar='SEED')
+    add('--metric', help="value of the last validation to compare; the evaluator's own")
+    add('--work-dir', type=Path, help='work_dirs/grid_search/<config name> by default')
+    add('--jobs', type=int, help='runs at once; by default 1, and all with Slurm')
+    add('--gpus', type=int, default=1, help='GPUs of each run (1)')
+    add('--launcher', choices=['local', 'slurm'], default='local')
+    add('--partition', help='of Slurm')
+    add('--dry-run', action='store_true', help='print the commands and end')
+    add('--force', action='store_true', help='forget what the folder holds')
+    text = 'go on from checkpoints; saves time, but is not quite an unbroken search'
+    add('--resume', action='store_true', help=text)
+    text = 'folder with the train.py, dist_train.sh and slurm_train.sh to run'
+    add('--tools', type=Path, default=Path(__file__).resolve().parent, help=text)
+    add('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE')
+    parser.set_defaults(left_out=[])
     args = parser.parse_args(argv)
     if args.lr is None and args.weight_decay is None and args.seeds is None:
         parser.error('nothing to search: give --lr, --weight-decay or --seeds')
@@ -124,145 +99,278 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build(args: argparse.Namespace) -> GridSearch:
-    """The search that the arguments ask for."""
-    return GridSearch(
-        args.config,
-        args.work_dir,
-        lrs=args.lr,
-        weight_decays=args.weight_decay,
-        seeds=args.seeds,
-        metric=args.metric,
-        cfg_options=args.cfg_options,
-        option_texts=args.option_texts,
-        launcher=args.launcher,
-        partition=args.partition,
-        jobs=args.jobs,
-        gpus=args.gpus,
-        resume=args.resume,
-        tools=args.tools,
-    )
+@dataclass
+class GridRun:
+    """One point of the grid with one seed; None leaves the config's own value."""
+
+    lr: float | None
+    weight_decay: float | None
+    seed: int | None
+    value: float | None = None  # of the last validation, once it is finished
+    problem: str = ''  # why it failed
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What is searched, by the names of ``KEYS``."""
+        pairs = {name: getattr(self, name) for name in KEYS}
+        return {name: value for name, value in pairs.items() if value is not None}
+
+    @property
+    def name(self) -> str:
+        """Of its folder, such as ``lr0.0003_wd0.05_seed1``."""
+        return '_'.join(f'{SHORT[k]}{v!r}' for k, v in self.settings.items())
 
 
-def print_commands(search: GridSearch) -> None:
-    """What would be run; finished runs as comments."""
-    search.recall()
-    for index, run in enumerate(search.runs):
-        command, environment = search.command(run, index % search.jobs)
-        parts = [f'{name}={value}' for name, value in environment.items()]
-        done = '# finished: ' if run.status == 'finished' else ''
-        print(done + ' '.join([*parts, shlex.join(command)]))
+class GridSearch:
+    """The runs that the arguments ask for, as the jobs of a process pool.
 
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it has no optimizer, or no known evaluator and no ``--metric``
+            is given, or if there are too few GPUs.
+    """
 
-def train(search: GridSearch, lock: int, console: Console) -> None:
-    """Carry out the search, with a bar for the grid and one for each run at work."""
-    waiting = [run for run in search.runs if run.status == 'waiting']
-    if len(waiting) < len(search.runs):
-        done = len(search.runs) - len(waiting)
-        console.print(f'{done} of {len(search.runs)} runs are finished.')
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.percentage:>3.0f} %'),
-        TimeRemainingColumn(),
-    )
-    with (
-        Progress(*columns, console=console, transient=True) as progress,
-        closing(search.train(lock)) as ended,
-    ):
-        grid = progress.add_task('grid', total=len(waiting))
-        bars = {}
-        for run in ended:
-            if run is not None:
-                console.print(outcome(search, run), highlight=False, soft_wrap=True)
-            parts = 0.0
-            for one in waiting:
-                if one.status == 'running':
-                    if one.name not in bars:
-                        bars[one.name] = progress.add_task(one.name, total=1)
-                    part = search.progress(one)
-                    progress.update(bars[one.name], completed=part)
-                    parts += part
-                elif one.status != 'waiting':
-                    parts += 1
-                    if one.name in bars:
-                        progress.remove_task(bars.pop(one.name))
-            progress.update(grid, completed=parts)
-
-
-def outcome(search: GridSearch, run: GridRun) -> str:
-    """What became of a run, in a line."""
-    if run.status == 'finished':
-        return f'{run.name}: {search.metric} {run.value:.2f}'
-    return f'[red]{run.name} failed[/]: {escape(search.reason(run))}'
-
-
-def conclude(search: GridSearch, console: Console) -> None:
-    """Print and write the table, the best, and a row for the report."""
-    rows = []
-    for runs, values in search.rows():
-        setting = (runs[0].lr, runs[0].weight_decay)
-        rows.append(
-            [
-                *("config's" if value is None else f'{value:g}' for value in setting),
-                f'{len(values)} of {len(runs)}',
-                mean_std(values),
-                f'{search.best_of(values):.2f}' if values else '—',
-            ]
-        )
-    table = Table(*HEADER, title=f'{search.metric} of {search.config}')
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    lines = [f'# {search.metric}', '', *markdown_table(HEADER, rows)]
-    best = search.best()
-    if best is not None:
-        finished = [run for run in search.runs if run.status == 'finished']
-        values = [run.value for run in finished]
-        settings = {k.replace('_', ' '): v for k, v in best.settings.items()}
-        where = ', '.join(f'{name} {value:g}' for name, value in settings.items())
-        last = [
-            f'Best: {best.value:.2f} ({where})',
-            f'Whole grid: {mean_std(values)} over {len(values)} runs',
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.config = args, read_config(args.config, args.cfg_options)
+        self.metric = args.metric or metric_of(self.config)
+        if self.metric is None:
+            raise ValueError(
+                f'{args.config}: its evaluator is none of {", ".join(METRICS)}. Name '
+                'the value to compare with --metric.'
+            )
+        # Of a loss, less is better.
+        self.best_of = min if self.metric.split('/')[-1].startswith('loss') else max
+        axes = [
+            [None] if values is None else list(dict.fromkeys(values))
+            for values in (args.lr, args.weight_decay, args.seeds)
         ]
-        console.print(*last, sep='\n', highlight=False)
-        lines += ['', last[0], '', last[1]]
-        write_result(
-            search.work_dir,
-            'grid search',
-            Path(search.config).stem,
-            {
-                search.metric: best.value,
+        self.runs = {
+            run.name: run
+            for run in itertools.starmap(GridRun, itertools.product(*axes))
+        }
+        self.jobs = args.jobs or (len(self.runs) if args.launcher == 'slurm' else 1)
+        jobs = [self.job(run) for run in self.runs.values()]
+        self.pool = ProcessPool(jobs, args.work_dir, self.places())
+
+    def folder(self, run: GridRun) -> Path:
+        """Where a run's logs and checkpoints go."""
+        return self.args.work_dir / run.name
+
+    def value(self, run: GridRun) -> float | None:
+        """The last value of the metric in a run's log."""
+        try:
+            points = read_run(self.folder(run)).curves.get(self.metric)
+        except (FileNotFoundError, ValueError):
+            return None
+        return points[-1][1] if points else None
+
+    def resumes(self, run: GridRun) -> bool:
+        """Whether an unfinished run goes on from a checkpoint."""
+        wanted = self.args.resume and not self.args.force
+        return wanted and any(self.folder(run).glob('*_*.pth'))
+
+    def places(self) -> list[dict[str, str]]:
+        """The environment of each of the runs at work at a time: GPUs or threads."""
+        local, needed = self.args.launcher == 'local', self.jobs * self.args.gpus
+        devices = visible_devices() if local else []
+        if devices and needed > len(devices):
+            raise ValueError(
+                f'--jobs {self.jobs} of --gpus {self.args.gpus} need {needed} GPUs; '
+                f'{len(devices)} are visible. Lower one of the two.'
+            )
+        if devices:
+            each = self.args.gpus
+            parts = [devices[i * each :][:each] for i in range(self.jobs)]
+            return [dict(CUDA_VISIBLE_DEVICES=','.join(part)) for part in parts]
+        if local and 'OMP_NUM_THREADS' not in os.environ:
+            threads = max(1, (os.cpu_count() or 1) // needed)
+            return [dict(OMP_NUM_THREADS=str(threads))] * self.jobs
+        return [{}] * self.jobs
+
+    def job(self, run: GridRun) -> Job:
+        """A run's command."""
+        args, folder = self.args, self.folder(run)
+        settings = [f'{KEYS[name]}={value!r}' for name, value in run.settings.items()]
+        rest = ['--resume'] if self.resumes(run) else []
+        rest += ['--cfg-options', *args.cfg_options, *settings]
+        environment = dict(PYTHON=sys.executable)
+        if args.launcher == 'slurm':
+            name = f'{Path(args.config).stem}_{run.name}'
+            start = ['bash', args.tools / 'slurm_train.sh', args.partition, name]
+            command = [*start, args.config, folder, *rest]
+            environment.update(GPUS=str(args.gpus), MASTER_PORT=port(folder))
+        elif args.gpus > 1:
+            start = ['bash', args.tools / 'dist_train.sh', args.config, str(args.gpus)]
+            command = [*start, '--work-dir', folder, *rest]
+        else:
+            start = [sys.executable, args.tools / 'train.py', args.config]
+            command, environment = [*start, '--work-dir', folder, *rest], {}
+        lacks = f'ended without a value {self.metric}'
+        return Job(
+            run.name,
+            command,
+            key=json.dumps(self.config.to_dict(), sort_keys=True, default=str),
+            missing=lambda: lacks if self.value(run) is None else '',
+            environment=environment,
+        )
+
+    def prepare(self) -> None:
+        """Read what an earlier start has finished; clear away what it left undone.
+
+        Raises:
+            ValueError: If the folder holds a search with another config.
+        """
+        ours = set(self.pool.keys.values())
+        if any(record[0] not in ours for record in self.pool.records().values()):
+            raise ValueError(
+                f'{self.args.work_dir} holds a search whose config or --cfg-options '
+                'were others. Name another folder with --work-dir.'
+            )
+        waiting = {job.name for job in self.pool.waiting()}
+        for run in self.runs.values():
+            if run.name not in waiting:
+                run.value = self.value(run)
+            elif not self.resumes(run):
+                shutil.rmtree(self.folder(run), ignore_errors=True)
+
+    def train(self, console: Console) -> None:
+        """Carry out what is not finished, and say what becomes of each run."""
+        with self.pool as pool:
+            if self.args.force:
+                pool.forget()
+            self.prepare()
+            done = sum(run.value is not None for run in self.runs.values())
+            if done:
+                console.print(f'{done} of {len(self.runs)} runs are finished.')
+            for job, problem in pool.run(console):
+                run = self.runs[job.name]
+                if problem:
+                    last, log = pool.tail(run.name, 1), pool.log(run.name)
+                    run.problem = f'{run.name} failed, {problem}: {last} ({log})'
+                else:
+                    run.value = self.value(run)
+                said = run.problem or f'{run.name}: {self.metric} {run.value:.2f}'
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+    def conclude(self) -> str:
+        """Write the table and a row for the report.
+
+        Returns:
+            The table in Markdown, the best run and the mean of the whole grid.
+        """
+        groups: dict[tuple, list[GridRun]] = {}
+        for run in self.runs.values():
+            groups.setdefault((run.lr, run.weight_decay), []).append(run)
+        rows = []
+        for setting, runs in groups.items():
+            values = [run.value for run in runs if run.value is not None]
+            rows.append(
+                [
+                    *("config's" if v is None else f'{v:g}' for v in setting),
+                    f'{len(values)} of {len(runs)}',
+                    mean_std(values),
+                    f'{self.best_of(values):.2f}' if values else '—',
+                ]
+            )
+        header = ['lr', 'weight decay', 'runs', 'mean ± std', 'best']
+        lines = [f'# {self.metric}', '', *markdown_table(header, rows)]
+        finished = [run for run in self.runs.values() if run.value is not None]
+        if finished:
+            best = self.best_of(finished, key=lambda run: run.value)
+            values = [run.value for run in finished]
+            settings = {k.replace('_', ' '): v for k, v in best.settings.items()}
+            where = ', '.join(f'{name} {value:g}' for name, value in settings.items())
+            lines += ['', f'Best: {best.value:.2f} ({where})']
+            lines += ['', f'Whole grid: {mean_std(values)} over {len(values)} runs']
+            name = Path(self.args.config).stem
+            metrics = {
+                self.metric: best.value,
                 'mean': statistics.fmean(values),
                 'std': statistics.pstdev(values),
-            },
-            seconds=sum(run.seconds or 0.0 for run in finished),
-            config=Path(search.config).stem,
-            settings=settings,
-            finished=len(finished) == len(search.runs),
+            }
+            write_result(
+                self.args.work_dir,
+                'grid search',
+                name,
+                metrics,
+                seconds=sum(self.pool.seconds(run.name) for run in finished),
+                config=name,
+                settings=settings,
+                finished=len(finished) == len(self.runs),
+            )
+        text = '\n'.join(lines) + '\n'
+        write_text(self.args.work_dir / 'grid_search.md', text)
+        return text
+
+    def print_commands(self) -> None:
+        """What would be run; finished runs as comments."""
+        for index, job in enumerate(self.pool.jobs):
+            variables = self.pool.places[index % self.jobs] | job.environment
+            parts = [f'{name}={value}' for name, value in variables.items()]
+            done = '# finished: ' if self.pool.finished(job) else ''
+            print(done + ' '.join([*parts, shlex.join(map(str, job.command))]))
+
+
+def read_config(path: str, options: Sequence[str]) -> Config:
+    """A config that can be searched, with options ``KEY=VALUE`` merged into it."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path}: no such config. Check the path.')
+    cfg, parsed = (
+        Config.fromfile(path, import_custom_modules=False),
+        argparse.Namespace(),
+    )
+    DictAction([], 'options')(None, parsed, options)
+    cfg.merge_from_dict(parsed.options)
+    if 'optimizer' not in (cfg.get('optim_wrapper') or {}):
+        raise ValueError(
+            f'{path} has no optim_wrapper.optimizer, so there is no learning rate to '
+            'search. Give a config that trains.'
         )
-    write_text(search.work_dir / 'grid_search.md', '\n'.join(lines) + '\n')
-    for run in search.runs:
-        if run.status == 'failed':
-            console.print(outcome(search, run), highlight=False, soft_wrap=True)
+    return cfg
+
+
+def metric_of(cfg: Config) -> str | None:
+    """The headline value of the config's evaluator."""
+    evaluators = cfg.get('val_evaluator') or []
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    known = [METRICS.get(str(e.get('type')).split('.')[-1]) for e in evaluators]
+    return next((metric for metric in known if metric), None)
+
+
+def visible_devices() -> list[str]:
+    """GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+    names = [name for name in named.split(',') if name.strip()]
+    return names[:count] if names else [str(i) for i in range(count)]
+
+
+def port(folder: Path) -> str:
+    """For a run's processes to meet: its own, since Slurm's jobs may share a node."""
+    digest = hashlib.sha256(str(folder.absolute()).encode()).digest()
+    # Below those that systems hand out by themselves.
+    return str(10000 + int.from_bytes(digest[:4], 'big') % 20000)
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """Mean ± standard deviation of just these values, as numpy's defaults."""
+    if not values:
+        return '—'
+    return f'{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}'
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 if every run is finished, 1 if one failed or the search cannot start."""
-    args = parse_args(argv)
-    console = Console()
-    # Asked to end, by a batch system for one, stop the runs as on Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    args, console = parse_args(argv), Console()
     try:
-        search = build(args)
+        search = GridSearch(args)
         if args.dry_run:
-            print_commands(search)
+            search.print_commands()
             return 0
-        with locked(search.work_dir) as lock:
-            if not args.force:
-                search.recall()
-            train(search, lock, console)
-            conclude(search, console)
+        search.train(console)
+        console.print(search.conclude(), highlight=False, markup=False, soft_wrap=True)
     except (FileNotFoundError, ValueError, BlockingIOError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -272,10 +380,9 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    unfinished = any(run.status != 'finished' for run in search.runs)
-    return int(unfinished or bool(args.left_out))
+    problems = [run.problem for run in search.runs.values() if run.problem]
+    print(*problems, sep='\n', end='\n' * bool(problems))
+    return int(bool(problems or args.left_out))
 
 
 if __name__ == '__main__':

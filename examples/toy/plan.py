@@ -1,17 +1,30 @@
 """What the quickstart runs: the stages of each seed, and those that come once."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from draw_scenes import TEMPLATE
 from mmengine.config import Config
-from stages import Stage
+
+from mmdtm.process_pool import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY, TOOLS = ROOT / 'examples/toy', ROOT / 'tools'
 CONFIGS = TOY / 'configs'
 PYTHON = sys.executable
+LANES = 2  # stages at a time that do not ask for all cores
+LINUX = hasattr(os, 'sched_getaffinity')
+ENVIRONMENT = dict(
+    PYTHON=PYTHON,
+    COLUMNS='100',
+    CUDA_VISIBLE_DEVICES='',  # two processes of a small model, whatever there is
+    # Keep freed memory: giving back and asking again for every activation takes
+    # glibc a good part of a small model's step.
+    MALLOC_MMAP_THRESHOLD_='1000000000',
+    MALLOC_TRIM_THRESHOLD_='-1',
+)
 
 # What is compared, in the order of the table, and how it is pre-trained.
 STARTS = {'random': 'random start', 'token-wise': 'token-wise', 'dtm': 'DTM'}
@@ -33,6 +46,26 @@ PICTURES = {
     ),
     'segmentation.png': 'Scenes, the truth and the predicted masks',
 }
+
+
+def threads(jobs: int) -> dict[str, str]:
+    """The environment that shares the cores out among so many jobs."""
+    cores = len(os.sched_getaffinity(0)) if LINUX else (os.cpu_count() or 1)
+    number = str(max(1, min(cores, 16) // jobs))
+    return dict(OMP_NUM_THREADS=number, MKL_NUM_THREADS=number)
+
+
+def make_job(
+    name: str, title: str, command: list, seconds: float, alone=False, **kwargs
+) -> Job:
+    """A stage as a job of the process pool."""
+    # tools/dist_train.sh shares the cores out by itself.
+    share = alone and not str(command[0]).endswith('.sh')
+    environment = ENVIRONMENT | (threads(1) if share else {})
+    return Job(
+        name, command, title, seconds=seconds, alone=alone, environment=environment,
+        **kwargs,
+    )  # fmt: skip
 
 
 class Plan:
@@ -61,9 +94,9 @@ class Plan:
         seconds: float,
         needs: list,
         **kwargs,
-    ) -> Stage:
-        return Stage(
-            self.name(name), title + self.suffix, list(map(str, command)), seconds,
+    ) -> Job:
+        return make_job(
+            self.name(name), title + self.suffix, command, seconds,
             needs=list(map(self.name, needs)), **kwargs,
         )  # fmt: skip
 
@@ -106,7 +139,7 @@ class Plan:
         model = ['--model', 'toy', '--pretrained', self.clip / 'toy.safetensors']
         return [*model, '--model-config', self.clip / 'toy.json']
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[Job]:
         """CLIP, pre-training, and what each start comes to."""
         clip, pretraining, checkpoints = self.clip_stage(), [], {'random': None}
         for start, config in PRETRAIN.items():
@@ -122,7 +155,7 @@ class Plan:
                 self.stage(
                     start, f'pre-training, {STARTS[start]}', command, 100, ['clip'],
                     files=[config, PRETRAIN['dtm']], makes=[checkpoints[start]],
-                    all_cores=True,
+                    alone=True,
                 )
             )  # fmt: skip
         probes = [self.probe_stage(*item) for item in checkpoints.items()]
@@ -136,16 +169,16 @@ class Plan:
         ]
         return [clip, *pretraining, *probes, *downstream, self.patches_stage()]
 
-    def clip_stage(self) -> Stage:
+    def clip_stage(self) -> Job:
         script = TOY / 'train_clip.py'
         command = [PYTHON, script, '--data', self.args.data, '--out', self.clip]
         command += ['--seed', self.seed, *(['--steps', 10] if self.args.quick else [])]
         return self.stage(
             'clip', 'small CLIP', command, 120, ['data'], files=[script],
-            makes=[self.clip / 'metrics.json'], all_cores=True,
+            makes=[self.clip / 'metrics.json'], alone=True,
         )  # fmt: skip
 
-    def probe_stage(self, start: str, checkpoint: Path | None) -> Stage:
+    def probe_stage(self, start: str, checkpoint: Path | None) -> Job:
         out = self.folder / f'{start}_probe.json'
         command = [PYTHON, TOOLS / 'evaluate_features.py', FINETUNE]
         command += [] if checkpoint is None else [checkpoint]
@@ -157,7 +190,7 @@ class Plan:
 
     def downstream_stage(
         self, task: str, title: str, config: Path, start: str, checkpoint: Path | None
-    ) -> Stage:
+    ) -> Job:
         command, last = self.train(
             config,
             self.folder / f'{start}_{task}',
@@ -169,7 +202,7 @@ class Plan:
             ['data'] if checkpoint is None else [start], files=[config], makes=[last],
         )  # fmt: skip
 
-    def patches_stage(self) -> Stage:
+    def patches_stage(self) -> Job:
         """What the CLIP's patches say of an image, without and with morphing."""
         script = TOOLS / 'analysis/patch_ensemble.py'
         out = self.folder / 'patches.json'
@@ -183,19 +216,19 @@ class Plan:
         )  # fmt: skip
 
 
-def data_stage(args: argparse.Namespace) -> Stage:
+def data_stage(args: argparse.Namespace) -> Job:
     """The embedded world."""
     script = TOY / 'draw_scenes.py'
     command = [PYTHON, str(script), '--out', str(args.data), '--force']
     if args.quick:
         command += ['--num-train', '256', '--num-val', '64']
-    return Stage(
+    return make_job(
         'data', 'drawing the scenes', command, 10, files=[script],
-        makes=[args.data / 'meta.json'], all_cores=True,
+        makes=[args.data / 'meta.json'], alone=True,
     )  # fmt: skip
 
 
-def closing_stages(plan: Plan) -> list[Stage]:
+def closing_stages(plan: Plan) -> list[Job]:
     """A small grid search and the pictures, from one seed's results."""
     out, data, clip = plan.args.work_dir, plan.args.data, plan.clip_options()
     analysis, scene = TOOLS / 'analysis', data / f'val/{SCENE}.jpg'

@@ -21,11 +21,21 @@ import sys
 import time
 from pathlib import Path
 
-from plan import PICTURES, PRETRAIN, ROOT, STARTS, Plan, closing_stages, data_stage
+from plan import (
+    LANES,
+    PICTURES,
+    PRETRAIN,
+    ROOT,
+    STARTS,
+    Plan,
+    closing_stages,
+    data_stage,
+    threads,
+)
 from rich.console import Console
 from rich.table import Table
-from stages import StageError, Stages, clock
 
+from mmdtm.process_pool import ProcessPool
 from mmdtm.report import build_report, write_result
 from mmdtm.training_log import read_training_log
 
@@ -52,7 +62,7 @@ PATCH_FIGURES = {
 TABLES = {'starts': (STARTS, START_FIGURES), 'patches': (PATCHES, PATCH_FIGURES)}
 
 
-def figures_of(plan: Plan, stages: Stages) -> dict:
+def figures_of(plan: Plan, pool: ProcessPool) -> dict:
     """The tables of a seed, from what its stages wrote."""
     clip = json.loads((plan.clip / 'metrics.json').read_text())
     patches = json.loads((plan.folder / 'patches.json').read_text())
@@ -67,7 +77,7 @@ def figures_of(plan: Plan, stages: Stages) -> dict:
             log = read_training_log(plan.folder / f'{start}_{task}')
             row[key] = log.val[-1][metric]
         if start in PRETRAIN:
-            row['pretrain_seconds'] = stages.seconds(plan.name(start))
+            row['pretrain_seconds'] = pool.seconds(plan.name(start))
         rows[start] = row
     return dict(
         seed=plan.seed,
@@ -200,15 +210,41 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def run(pool: ProcessPool, force: bool, console: Console) -> None:
+    """Carry out the stages; the first that fails ends the others.
+
+    Raises:
+        ChildProcessError: If one fails; the message has the end of its log.
+    """
+    with pool:
+        if force:
+            pool.forget()
+        done = len(pool.jobs) - len(pool.waiting())
+        if done:
+            console.print(
+                f'{done} of {len(pool.jobs)} stages were finished before '
+                '(--force repeats them)'
+            )
+        for job, problem in pool.run(console):
+            if problem:
+                raise ChildProcessError(
+                    f'{pool.tail(job.name, 25)}\n\n{job.title} {problem}.\n'
+                    f'Its log: {pool.log(job.name)}\n'
+                    f'Its command: {" ".join(map(str, job.command))}'
+                )
+            took = pool.seconds(job.name)
+            console.print(f'{job.title:<34}{took:>6.0f} s', highlight=False)
+
+
 def main() -> int:
     args, console, start = parse_args(), Console(), time.time()
     plans = [Plan(args, args.seed + i) for i in range(args.seeds)]
-    todo = [data_stage(args)] + [stage for plan in plans for stage in plan.stages()]
-    todo += closing_stages(plans[0])
-    stages = Stages(todo, args.work_dir, ROOT, console, args.force)
+    jobs = [data_stage(args)] + [stage for plan in plans for stage in plan.stages()]
+    jobs += closing_stages(plans[0])
+    pool = ProcessPool(jobs, args.work_dir, [threads(LANES)] * LANES, ROOT)
     try:
-        stages.run()
-    except StageError as error:
+        run(pool, args.force, console)
+    except (ChildProcessError, BlockingIOError) as error:
         console.print(
             str(error), style='red', markup=False, highlight=False, soft_wrap=True
         )
@@ -216,12 +252,12 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print('Interrupted; the same command goes on from here.')
         return 130
-    seeds = [figures_of(plan, stages) for plan in plans]
+    seeds = [figures_of(plan, pool) for plan in plans]
     write_results(args, seeds)
     show(args, seeds, console)
     page = write_report(args, seeds)
     console.print(
-        f'{clock(time.time() - start)} minutes. The pictures and the tables are in '
+        f'{(time.time() - start) / 60:.1f} minutes. The pictures and the tables are in '
         f'{args.work_dir}, and all runs with their curves on one page:\n{page}',
         highlight=False,
         soft_wrap=True,

@@ -1,6 +1,7 @@
 """The embedded world, its CLIP, its configs, and the quickstart's stages."""
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mmdtm.models.target_generators import OpenCLIPGenerator
+from mmdtm.process_pool import ProcessPool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'examples/toy/configs'
@@ -30,8 +32,8 @@ CONFIGS = ROOT / 'examples/toy/configs'
 # Worker processes of the drawing import it by name, too.
 sys.path.insert(0, str(ROOT / 'examples/toy'))
 import draw_scenes as scenes  # noqa: E402
+import plan  # noqa: E402
 import quickstart  # noqa: E402
-import stages  # noqa: E402
 import train_clip as clip  # noqa: E402
 
 TINY = dict(
@@ -340,116 +342,48 @@ def test_segmentation_and_finetuning_heads_fit_the_world():
     assert finetune.model.backbone.arch == segment.model.backbone.arch == arch
 
 
-def say(text: str, folder: Path) -> list[str]:
-    """A command that writes ``text`` and counts its runs in ``folder/count``."""
-    code = (
-        'import sys; from pathlib import Path; '
-        f'p = Path({str(folder)!r}); '
-        'c = p / "count"; c.write_text(c.read_text() + "x" if c.exists() else "x"); '
-        f'(p / "out").write_text({text!r})'
-    )
-    return [sys.executable, '-S', '-c', code]
-
-
-def make_stages(folder: Path, texts: dict[str, str], force: bool = False):
-    """One stage a text; the second and third need the first."""
-    todo, names = [], list(texts)
-    for name, text in texts.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        todo.append(
-            stages.Stage(
-                name,
-                name,
-                say(text, folder / name),
-                1.0,
-                needs=names[:1] if name != names[0] else (),
-                makes=[folder / name / 'out'],
-                all_cores=name == names[0],
-            )
-        )
-    console = Console(file=(folder / 'console').open('a'), width=200)
-    return stages.Stages(todo, folder, folder, console, force)
-
-
-def counts(folder: Path, *names: str) -> list[int]:
-    return [len((folder / name / 'count').read_text()) for name in names]
-
-
-def test_finished_stages_are_not_repeated(tmp_path):
-    texts = dict(a='1', b='2', c='3')
-    make_stages(tmp_path, texts).run()
-    make_stages(tmp_path, texts).run()
-    assert counts(tmp_path, 'a', 'b', 'c') == [1, 1, 1]
-    (tmp_path / 'b/out').unlink()
-    make_stages(tmp_path, texts).run()
-    assert counts(tmp_path, 'a', 'b', 'c') == [1, 2, 1]
-    # Another command for a stage repeats what rests on it, too.
-    make_stages(tmp_path, dict(texts, c='4')).run()
-    assert counts(tmp_path, 'a', 'b', 'c') == [1, 2, 2]
-    make_stages(tmp_path, dict(a='5', b='2', c='4')).run()
-    assert counts(tmp_path, 'a', 'b', 'c') == [2, 3, 3]
-    runner = make_stages(tmp_path, dict(a='5', b='2', c='4'), force=True)
-    runner.run()
-    assert counts(tmp_path, 'a', 'b', 'c') == [3, 4, 4]
-    assert 0 < runner.seconds('a') < 60
-
-
 def test_a_failing_stage_shows_its_log_and_stops_the_others(tmp_path):
     code = 'import sys; print("line of the log"); sys.exit(3)'
     mark = tmp_path / 'mark'
     slow = f'import time, pathlib; time.sleep(8); pathlib.Path({str(mark)!r}).touch()'
-    todo = [
-        stages.Stage('slow', 'slow', [sys.executable, '-c', slow], 1.0),
-        stages.Stage('bad', 'bad one', [sys.executable, '-c', code], 1.0),
-        stages.Stage('after', 'after', [sys.executable, '-c', ''], 1.0, needs=['bad']),
+    jobs = [
+        plan.make_job('slow', 'slow', [sys.executable, '-S', '-c', slow], 1),
+        plan.make_job('bad', 'bad one', [sys.executable, '-S', '-c', code], 1),
     ]
-    runner = stages.Stages(todo, tmp_path, tmp_path, Console(file=sys.stderr))
+    pool = ProcessPool(jobs, tmp_path, [{}, {}])
     start = time.time()
-    with pytest.raises(stages.StageError) as error:
-        runner.run()
+    with pytest.raises(ChildProcessError) as error:
+        quickstart.run(pool, False, Console(file=io.StringIO()))
     message = str(error.value)
     assert 'line of the log' in message
     assert 'bad one ended with exit code 3' in message
     assert str(tmp_path / 'logs/bad.log') in message
     assert time.time() - start < 8
     assert not mark.exists()
-    assert not (tmp_path / 'done/bad.json').exists()
-    assert not (tmp_path / 'logs/after.log').exists()
 
 
-def test_a_stage_that_writes_nothing_has_failed(tmp_path):
-    todo = [
-        stages.Stage(
-            'idle', 'idle', [sys.executable, '-c', ''], 1.0, makes=[tmp_path / 'x']
-        )
-    ]
-    with pytest.raises(stages.StageError, match='did not write .*x'):
-        stages.Stages(todo, tmp_path, tmp_path, Console(file=sys.stderr)).run()
-
-
-def test_stages_leave_gpus_alone(tmp_path, monkeypatch):
-    """Two processes of a small model would ask for two."""
+def test_stages_leave_gpus_alone_and_share_the_cores_out(tmp_path, monkeypatch):
+    """Two processes of a small model would ask for two GPUs."""
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
-    code = 'import os, sys; sys.exit(os.environ["CUDA_VISIBLE_DEVICES"] != "")'
-    todo = [stages.Stage('look', 'look', [sys.executable, '-S', '-c', code], 1.0)]
-    stages.Stages(todo, tmp_path, tmp_path, Console(file=sys.stderr)).run()
-
-
-def test_the_longest_begin_first_and_nothing_overtakes_one_on_all_cores(tmp_path):
-    seconds = dict(a=1.0, b=3.0, c=2.0, d=9.0, e=4.0)
-    todo = [
-        stages.Stage(name, name, [], value, all_cores=name == 'd')
-        for name, value in seconds.items()
+    monkeypatch.setattr(plan.os, 'sched_getaffinity', lambda _: set(range(6)))
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    (tmp_path / 'launch.sh').write_text('#!/bin/sh\nenv > launch.txt\n')
+    (tmp_path / 'launch.sh').chmod(0o755)
+    jobs = [
+        plan.make_job('alone', '', ['sh', '-c', 'env > alone.txt'], 1, alone=True),
+        plan.make_job('launch', '', [tmp_path / 'launch.sh'], 1, alone=True),
+        plan.make_job('beside', '', ['sh', '-c', 'env > beside.txt'], 1),
     ]
-    assert [stage.name for stage in stages._in_turn(todo)] == ['b', 'c', 'a', 'd', 'e']
-
-
-def test_time_left_is_read_from_the_log(tmp_path):
-    log = tmp_path / 'log'
-    log.write_text('Epoch(train) [1][5/9]  eta: 0:09:00\n ... eta: 1 day, 0:01:07  x')
-    assert stages._eta(log) == 86400 + 67
-    log.write_text('nothing yet')
-    assert stages._eta(log) is None
+    pool = ProcessPool(jobs, tmp_path, [plan.threads(2)] * 2, tmp_path)
+    quickstart.run(pool, False, Console(file=io.StringIO()))
+    found = {}
+    for job in jobs:
+        lines = (tmp_path / f'{job.name}.txt').read_text().splitlines()
+        variables = dict(line.split('=', 1) for line in lines if '=' in line)
+        assert variables['CUDA_VISIBLE_DEVICES'] == ''
+        found[job.name] = variables.get('OMP_NUM_THREADS')
+    # A script that launches processes shares the cores out by itself.
+    assert found == dict(alone='6', launch=None, beside='3')
 
 
 def test_quickstart_plans_every_start_alike(tmp_path):
@@ -457,8 +391,8 @@ def test_quickstart_plans_every_start_alike(tmp_path):
     plans = [quickstart.Plan(args, seed) for seed in (0, 1)]
     todo = [quickstart.data_stage(args)] + [s for p in plans for s in p.stages()]
     todo += quickstart.closing_stages(plans[0])
-    stages.Stages(todo, tmp_path, ROOT, Console(file=sys.stderr))  # needs fit
-    by_name = {stage.name: list(stage.command) for stage in todo}
+    ProcessPool(todo, tmp_path)  # needs fit
+    by_name = {job.name: list(map(str, job.command)) for job in todo}
     # DTM's and the baseline's commands differ in the config and the folder alone.
     dtm = [part.replace('dtm', 'token-wise') for part in by_name['seed1-dtm']]
     assert dtm == by_name['seed1-token-wise']
