@@ -301,18 +301,18 @@ class ProcessPool:
 
     def _stop(self) -> None:
         """End what still runs with all that it started: ask first, then kill."""
+        alive = [item for item in self.running if item.process.poll() is None]
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for item in self.running:
+            for item in alive:
                 if item.process.poll() is None:
                     os.killpg(item.process.pid, number)
             deadline = time.time() + SECONDS_TO_STOP
             while time.time() < deadline and any(
-                item.process.poll() is None for item in self.running
+                item.process.poll() is None for item in alive
             ):
                 time.sleep(0.05)
-        for item in self.running:
-            if len(self._record(item.job.name)) == 3:  # killed, with its shell
-                self._path(item.job.name).unlink()
+        for item in alive:  # asked to end, a command may have ended as if it were done
+            self._path(item.job.name).unlink(missing_ok=True)
         self.running.clear()
 
     def _progress(self, waiting: Sequence[Job], begun: float) -> str:

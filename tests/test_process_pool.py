@@ -48,7 +48,10 @@ def test_what_is_done_is_not_repeated(tmp_path):
     assert names(chain(tmp_path), tmp_path) == []
     (tmp_path / 'b.out').unlink()
     assert names(chain(tmp_path), tmp_path) == ['b']
-    # Another command repeats what rests on it, too.
+    # What rests on a job is repeated with it, whether for its absence ...
+    (tmp_path / 'a.out').unlink()
+    assert names(chain(tmp_path), tmp_path) == ['a', 'b', 'c']
+    # ... or for another command.
     assert names(chain(tmp_path, c='4'), tmp_path) == ['c']
     assert names(chain(tmp_path, a='5', c='4'), tmp_path) == ['a', 'b', 'c']
     # A cut-off record says nothing.
@@ -98,6 +101,9 @@ def test_the_longest_begin_first_and_nothing_overtakes_one_that_runs_alone(tmp_p
     seconds = dict(a=1.0, b=3.0, c=2.0, d=9.0, e=4.0)
     jobs = [sh(n, 'true', seconds=s, alone=n == 'd') for n, s in seconds.items()]
     assert names(jobs, tmp_path) == ['b', 'c', 'a', 'd', 'e']
+    jobs = [sh('a', 'sleep 0.5', key='2'), sh('b', 'true', needs=['a'], alone=True)]
+    jobs.append(sh('c', 'true', key='2'))
+    assert names(jobs, tmp_path, places=[{}, {}]) == ['a', 'b', 'c']
 
 
 def test_places_and_what_runs_alone(tmp_path):
@@ -138,7 +144,7 @@ def state(pid: int) -> str | None:
 
 def test_asked_to_end_the_pool_ends_all_that_was_started(tmp_path):
     """Those who tidy up get the time for it, and a grandchild is not forgotten."""
-    tidy = f'trap "sleep 0.3; touch {tmp_path}/tidy; exit" TERM; touch {tmp_path}/on'
+    tidy = f'trap "sleep 0.3; touch {tmp_path}/tidy; exit 0" TERM; touch {tmp_path}/on'
     parent = f'sh -c "echo \\$\\$ > {tmp_path}/pid; exec sleep 60"; true'
     jobs = [sh('tidy', f'{tidy}; while :; do sleep 0.1; done'), sh('parent', parent)]
 
@@ -187,15 +193,14 @@ def test_a_job_that_outlives_its_pool_is_known_to_have_ended(tmp_path):
     assert names(jobs, tmp_path) == ['b']
 
 
-def test_time_left_is_read_from_the_log(tmp_path):
+def test_time_left_is_read_from_what_this_attempt_has_logged(tmp_path):
+    lines = '[1][5/9]  eta: 0:09:00\n[1][6/9]  eta: 1 day, 0:01:07  x\n'
+    (tmp_path / 'lines').write_text(lines)
+    jobs = [sh('a', f'sleep 0.5; cat {tmp_path}/lines; sleep 1')]
+    (tmp_path / 'logs').mkdir()
+    (tmp_path / 'logs/a.log').write_text('eta: 3:33:33\n')
     output = io.StringIO()
-    jobs = [
-        sh(
-            'a',
-            'echo "[1][5/9]  eta: 0:09:00"; echo "  eta: 1 day, 0:01:07  x"; sleep 1',
-        )
-    ]
     with ProcessPool(jobs, tmp_path) as pool:
-        ended = pool.run(Console(file=output, force_terminal=True, width=150))
-        next(ended)
+        list(pool.run(Console(file=output, force_terminal=True, width=150)))
     assert '(1 day, 0:01:07)' in output.getvalue()
+    assert '3:33:33' not in output.getvalue()
