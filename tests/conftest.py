@@ -34,3 +34,14 @@ def photos() -> Path:
     if not (folder / 'train').is_dir():
         pytest.skip(f'no photographs under {folder}')
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    """No test leaves its default scope to the next."""
+    from mmengine.registry import DefaultScope
+
+    before = dict(DefaultScope._instance_dict)
+    yield
+    for name in set(DefaultScope._instance_dict) - set(before):
+        del DefaultScope._instance_dict[name]
