@@ -4,8 +4,14 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
 import torch
+from mmengine.optim import OptimWrapper
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 
+import mmdtm.plugin  # noqa: F401
+from mmdtm.models.target_generators import OpenCLIPGenerator
 from mmdtm.morphing import TokenAssignment, bipartite_matching, dtm_loss
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,3 +97,69 @@ def test_the_soft_assignment_works_in_the_loss():
             )
             expected += weights.sum() * (1 - cosine)
     torch.testing.assert_close(dtm_loss(u, v, [shared]), expected / 24)
+
+
+ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
+
+
+def take_step(model, side: int) -> dict[str, torch.Tensor]:
+    """Take one training step; return what was logged. Every parameter must move."""
+    grid = side // 16
+    sample = DataSample()
+    sample.mask = torch.arange(grid**2).view(grid, grid) % 3 == 0
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    model.init_weights()
+    before = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
+    logged = model.train().train_step(
+        dict(inputs=images, data_samples=[sample] * 2),
+        OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)),
+    )
+    assert all(value.isfinite() for value in logged.values())
+    stuck = [
+        n for n, p in model.named_parameters() if n in before and p.equal(before[n])
+    ]
+    assert before and not stuck, stuck
+    return logged
+
+
+@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
+def test_the_teacher_of_ones_own_trains_a_student(tmp_path):
+    exec(block_with('class MMPretrainGenerator'), {})
+    vit = MODELS.build(
+        dict(type='VisionTransformer', arch=ARCH, img_size=64, out_type='raw')
+    )
+    path = tmp_path / 'vit.pth'
+    torch.save({f'backbone.{k}': v for k, v in vit.state_dict().items()}, path)
+    config = dict(type='MMPretrainGenerator', arch=ARCH, img_size=64)
+    teacher = MODELS.build(dict(config, checkpoint=str(path)))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = vit(images)[0][:, 1:]
+    torch.testing.assert_close(teacher(images), expected)
+
+    model = MODELS.build(
+        dict(
+            type='DTM',
+            data_preprocessor=dict(
+                type='DTMDataPreprocessor', mean=[124] * 3, std=[58] * 3
+            ),
+            backbone=dict(type='DTMPretrainViT', arch=ARCH, img_size=64),
+            head=dict(type='DTMHead'),
+            target_generator=dict(config, random_weights=True),
+            morphing=dict(type='BipartiteMorphing'),
+        )
+    )
+    assert list(take_step(model, 64)) == ['loss']
+
+
+@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
+def test_the_fourth_framework_trains():
+    exec(block_with('class MaskFeatDTM'), {})
+    scope = {}
+    exec(block_with("type='MaskFeatDTM'"), scope)
+    config = scope['model']
+    config['backbone'].update(arch=ARCH)
+    config['neck'].update(in_channels=48)
+    config['dtm']['target_generator'].update(OpenCLIPGenerator.smoke)
+    logged = take_step(MODELS.build(config), 224)  # HOG has a grid of 14 x 14
+    assert set(logged) == {'loss', 'loss_dtm'}

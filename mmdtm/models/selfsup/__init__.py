@@ -1,7 +1,7 @@
 """Self-supervised algorithms."""
 
 from .beitv2 import BEiTv2DTM
-from .branch import DTMBranch
+from .branch import DTMBranch, first_view, stack_masks
 from .byol import BYOLDTM
 from .distillation import DTMDistillation
 from .dtm import DTM
@@ -16,4 +16,6 @@ __all__ = [
     'DTMDistillation',
     'MAEDTM',
     'VQKDGenerator',
+    'first_view',
+    'stack_masks',
 ]

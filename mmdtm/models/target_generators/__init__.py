@@ -1,6 +1,7 @@
 """Teachers: frozen networks that give the target tokens."""
 
 from mmdtm.models.target_generators.base import TargetGenerator
+from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.models.target_generators.layerwise import LayerwiseMorphingGenerator
 from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
 from mmdtm.models.target_generators.slip_generator import SLIPGenerator
@@ -12,4 +13,5 @@ __all__ = [
     'SLIPGenerator',
     'TargetGenerator',
     'TimmGenerator',
+    'Tower',
 ]

@@ -65,6 +65,8 @@ class FrozenTower(nn.Module):
             numbers.
     """
 
+    teacher: Any  # the network; its library does not say what is in it
+
     def __init__(
         self,
         build: Callable[[Any], Tower],
@@ -102,8 +104,9 @@ class FrozenTower(nn.Module):
         self.image_size = self.input_size  # of the images that forward receives
         self.dtype = dtype
         # Past nn.Module.__setattr__, which would register it.
-        network = tower.network.requires_grad_(False).eval()
-        object.__setattr__(self, 'teacher', network)
+        object.__setattr__(self, 'teacher', tower.network)
+        self.teacher.requires_grad_(False)
+        self.teacher.eval()
         self._choose_precision()
         super().train(False)
 
