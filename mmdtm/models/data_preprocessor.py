@@ -39,12 +39,14 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
         non_blocking: bool = True,
     ) -> None:
         super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
-        if (target_mean is None) != (target_std is None):
+        self.target_norm = None
+        if target_mean is not None and target_std is not None:
+            self.target_norm = (target_mean, target_std)
+        elif target_mean is not None or target_std is not None:
             raise ValueError(
                 'DTMDataPreprocessor: give target_mean and target_std together, or '
                 f'neither; got {target_mean} and {target_std}.'
             )
-        self.target_norm = None if target_mean is None else (target_mean, target_std)
         self.num_views = 1  # the student's
 
     def add_view(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -55,17 +57,18 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
                 ``target_mean`` counts instead, if given.
             std: Likewise.
         """
+        norm = (mean, std)
         if self.num_views == 1 and self.target_norm:
-            mean, std = self.target_norm
-        for name, value in (('mean', mean), ('std', std)):
-            if len(value) != 3:
+            norm = self.target_norm
+        for name, values in zip(('mean', 'std'), norm, strict=True):
+            if len(values) != 3:
                 raise ValueError(
-                    f'The {name} of view {self.num_views} is {value}. Give 3 values '
+                    f'The {name} of view {self.num_views} is {values}. Give 3 values '
                     '(R, G, B).'
                 )
-            value = torch.tensor(value, dtype=torch.float32).view(-1, 1, 1)
+            buffer = torch.tensor(values, dtype=torch.float32, device=self.mean.device)
             name = f'view{self.num_views}_{name}'
-            self.register_buffer(name, value.to(self.mean.device), persistent=False)
+            self.register_buffer(name, buffer.view(-1, 1, 1), persistent=False)
         self.num_views += 1
 
     def view_norm(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:

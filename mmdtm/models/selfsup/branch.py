@@ -1,10 +1,11 @@
 """DTM as an addition to another framework (table 3), and what that takes."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import nn
 
 from mmdtm.models.target_generators.frozen import FrozenTower
 
@@ -32,8 +33,8 @@ class DTMBranch(BaseModule):
 
     def __init__(
         self,
-        backbone: nn.Module,
-        data_preprocessor: nn.Module,
+        backbone: Any,
+        data_preprocessor: Any,
         morphing: dict | None,
         target_generator: dict | None = None,
         head: dict | None = None,
@@ -46,13 +47,14 @@ class DTMBranch(BaseModule):
                 f'The weight of the DTM loss is {weight}. Give one of at least 0.'
             )
         self.weight = weight
-        self.target_generator, out_channels = None, backbone.embed_dims
+        self.target_generator: Any = None
+        out_channels = backbone.embed_dims
         if target_generator is not None:
             teacher = MODELS.build(target_generator)
             teacher.check_morphing(morphing)
             attach_tower(teacher, backbone, data_preprocessor)
             self.target_generator, out_channels = teacher, teacher.out_channels
-        self.morphing = None if morphing is None else MODELS.build(morphing)
+        self.morphing: Any = None if morphing is None else MODELS.build(morphing)
         widths = dict(
             in_channels=in_channels or backbone.embed_dims, out_channels=out_channels
         )
@@ -77,9 +79,7 @@ class DTMBranch(BaseModule):
         return self.weight * self.head.loss(tokens, target, assignments)
 
 
-def attach_tower(
-    tower: FrozenTower, backbone: nn.Module, data_preprocessor: nn.Module
-) -> None:
+def attach_tower(tower: FrozenTower, backbone: Any, data_preprocessor: Any) -> None:
     """Let a frozen network see the student's images in the student's grid.
 
     Args:

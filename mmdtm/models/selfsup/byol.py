@@ -1,5 +1,7 @@
 """BYOL with a ViT, without and with DTM (table 3)."""
 
+from typing import Any
+
 import torch
 from mmpretrain.models.selfsup import BYOL
 from mmpretrain.registry import MODELS
@@ -64,7 +66,8 @@ class BYOLDTM(BYOL):
         online = [encode(self.backbone, self.neck, view) for view in inputs]
         with torch.no_grad():
             self.target_net.update_parameters(nn.Sequential(self.backbone, self.neck))
-            target = [encode(*self.target_net.module, view) for view in inputs]
+            momentum_backbone, momentum_neck = self.target_net.module
+            target = [encode(momentum_backbone, momentum_neck, view) for view in inputs]
 
         (image_1, tokens_1), (image_2, tokens_2) = online
         (target_1, target_tokens_1), (target_2, target_tokens_2) = target
@@ -79,7 +82,7 @@ class BYOLDTM(BYOL):
 
 
 def encode(
-    backbone: nn.Module, neck: nn.Module, view: torch.Tensor
+    backbone: Any, neck: nn.Module, view: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The projected class token (B, P) and the patch tokens (B, N, C)."""
     latent = backbone(view)[-1]

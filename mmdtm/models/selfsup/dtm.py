@@ -41,21 +41,19 @@ class DTM(BaseSelfSupervisor):
         data_preprocessor: dict,
         init_cfg: dict | None = None,
     ) -> None:
-        backbone = MODELS.build(backbone)
+        student = MODELS.build(backbone)
         teacher = MODELS.build(target_generator)
         teacher.check_morphing(morphing)
-        widths = dict(
-            in_channels=backbone.embed_dims, out_channels=teacher.out_channels
-        )
+        widths = dict(in_channels=student.embed_dims, out_channels=teacher.out_channels)
         super().__init__(
-            backbone=backbone,
+            backbone=student,
             head=widths | head,
             target_generator=teacher,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
         self.morphing = None if morphing is None else MODELS.build(morphing)
-        attach_tower(teacher, backbone, self.data_preprocessor)
+        attach_tower(teacher, student, self.data_preprocessor)
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
         """The student's features of unmasked images.

@@ -10,6 +10,8 @@ from torch import Tensor
 from mmdtm.models.target_generators.frozen import FrozenTower
 from mmdtm.morphing import TokenAssignment
 
+Morphing = Callable[[Tensor], list[TokenAssignment]]
+
 
 class TargetGenerator(FrozenTower, metaclass=ABCMeta):
     """A teacher: a frozen network that turns images into target tokens v.
@@ -46,15 +48,13 @@ class TargetGenerator(FrozenTower, metaclass=ABCMeta):
         return self.run(self.extract_tokens, images).float()
 
     def targets(
-        self,
-        images: Tensor,
-        morphing: Callable[[Tensor], list[TokenAssignment]] | None,
+        self, images: Tensor, morphing: Morphing
     ) -> tuple[Tensor, list[TokenAssignment]]:
         """Compute target tokens and their grouping, which these alone decide.
 
         Args:
             images: See :meth:`FrozenTower.run`.
-            morphing: Groups the tokens; None for a teacher that does so itself.
+            morphing: Groups the tokens; unused by a teacher that does so itself.
 
         Returns:
             v, float32 (B, N, D), and M^1..M^L, all without gradient.

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
+from mmdtm.models.target_generators.base import Morphing
 from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
 from mmdtm.morphing import TokenAssignment, bipartite_matching, kmeans
 
@@ -141,7 +142,7 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
             )
 
     def targets(
-        self, images: Tensor, morphing: None = None
+        self, images: Tensor, morphing: Morphing | None = None
     ) -> tuple[Tensor, list[TokenAssignment]]:
         """Target tokens, each position holding the token it merged into.
 

@@ -126,7 +126,7 @@ def build_tower(
 ) -> Tower:
     """Build the image tower of a CLIP; see :class:`OpenCLIPGenerator`."""
     config, normalisation = find_architecture(model, model_config)
-    quick_gelu, weights, path = config.get('quick_gelu', False), None, None
+    quick_gelu, weights, path = config.get('quick_gelu', False), None, ''
     if pretrained is not None:
         tag = open_clip.get_pretrained_cfg(model, pretrained)
         path = find_weights(model, pretrained, tag)

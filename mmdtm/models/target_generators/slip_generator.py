@@ -97,7 +97,7 @@ def _load(network: VisionTransformer, checkpoint: str, arch: str | dict) -> None
             'visual.cls_token) and image_projection, with or without the prefix '
             f'module., and holds {shorten(weights)}.'
         )
-    network.head = nn.Linear(*projection.shape, bias=False)
+    network.head = nn.Linear(projection.shape[0], projection.shape[1], bias=False)
     found['head.weight'] = projection.T
     check_weights(checkpoint, network.state_dict(), found, f'SLIP {arch}')
     network.load_state_dict(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import timm
 from mmpretrain.registry import MODELS
@@ -86,7 +86,7 @@ class TimmGenerator(TimmTeacher):
 
 
 def timm_tower(
-    network: nn.Module, mean: Sequence[float], std: Sequence[float], out_channels: int
+    network: Any, mean: Sequence[float], std: Sequence[float], out_channels: int
 ) -> Tower:
     """Describe a ViT of timm.
 
@@ -99,7 +99,7 @@ def timm_tower(
     Raises:
         ValueError: If the network has no grid of patch tokens.
     """
-    patches = getattr(network, 'patch_embed', None)
+    patches: Any = getattr(network, 'patch_embed', None)
     if (
         getattr(network, 'num_prefix_tokens', None) is None
         or getattr(patches, 'grid_size', None) is None
@@ -125,7 +125,7 @@ def _build(model: str, pretrained: bool | str | None) -> Tower:
     return timm_tower(network, config['mean'], config['std'], network.num_features)
 
 
-def _create(model: str, pretrained: bool | str) -> nn.Module:
+def _create(model: str, pretrained: bool | str) -> Any:
     name = model.split('.')[0]
     if ':' not in model and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
@@ -153,7 +153,7 @@ def _create(model: str, pretrained: bool | str) -> nn.Module:
             if key.startswith(tuple(f'{head}.' for head in heads)):
                 del weights[key]
         # timm loads strictly only where the numbers of classes agree.
-        network = timm.create_model(
+        network: Any = timm.create_model(
             model,
             pretrained=True,
             pretrained_cfg_overlay=dict(
