@@ -3,6 +3,9 @@
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.runner.checkpoint import get_state_dict
+
+from mmdtm.models.target_generators.frozen import FrozenTower
 
 ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 SCALE = 0.5  # layer scale: far from the start, so that no branch is hidden
@@ -116,22 +119,25 @@ def views():
 
 @pytest.fixture
 def check_gradients():
-    """Check which parameters get a gradient: all trainable ones, and no others."""
+    """Check that all that trains gets a gradient, and that a teacher never trains."""
 
     def check(model: torch.nn.Module, losses: dict) -> None:
         loss, _ = model.parse_losses(losses)
         loss.backward()
-        without = [
-            name
-            for name, p in model.named_parameters()
-            if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
-        ]
-        assert not without, f'no gradient reached {without}'
-        frozen = [
-            name
-            for name, p in model.named_parameters()
-            if not p.requires_grad and p.grad is not None
-        ]
-        assert not frozen, f'a gradient reached {frozen}'
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                assert p.grad is not None and p.grad.abs().sum() > 0, name
+            else:
+                assert p.grad is None, name
+        optimized = set(map(id, model.parameters()))
+        for prefix, tower in model.named_modules():
+            if not isinstance(tower, FrozenTower):
+                continue
+            assert not any(module.training for module in tower.teacher.modules())
+            for p in tower.teacher.parameters():
+                assert p.grad is None and not p.requires_grad
+                assert id(p) not in optimized
+            for state_dict in (model.state_dict(), get_state_dict(model)):
+                assert state_dict and not [k for k in state_dict if prefix in k]
 
     return check

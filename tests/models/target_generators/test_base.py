@@ -165,6 +165,22 @@ def test_equal_grid_resizes_images_and_another_grid_is_refused():
     assert generator.seen == (8, 8)
     with pytest.raises(ValueError, match='2x2 patches of 4x4 .* student 3x3 .* 12x12'):
         Linear().set_student_grid((3, 3), (48, 48))
+    with pytest.raises(ValueError, match='2x2 patches .* 2x1 .* would distort'):
+        Linear().set_student_grid((2, 1), 8)
+
+
+@pytest.mark.parametrize(
+    'shape, dtype',
+    [
+        ((1, 3, 8, 4), torch.float32),
+        ((3, 8, 8), torch.float32),
+        ((1, 1, 8, 8), torch.float32),
+        ((1, 3, 8, 8), torch.uint8),
+    ],
+)
+def test_images_of_another_shape_or_dtype(shape, dtype):
+    with pytest.raises(ValueError, match=r'Linear expects .*\(B, 3, 8, 8\)'):
+        Linear()(torch.zeros(shape, dtype=dtype))
 
 
 def test_bad_options():

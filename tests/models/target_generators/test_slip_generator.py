@@ -72,22 +72,6 @@ def test_authors_file_loads_and_gives_the_tokens_by_hand(prefix, slip, tmp_path)
     assert generator.std == [255 * x for x in (0.229, 0.224, 0.225)]
 
 
-def test_another_grid(slip, tmp_path):
-    path = str(tmp_path / 'slip.pt')
-    torch.save(checkpoint(slip), path)
-    generator = SLIPGenerator(path, ARCH)
-    generator.set_student_grid((3, 3), 48)
-    visual, projection = slip
-    visual.set_input_size(img_size=(24, 24))
-    images = torch.randn(2, 3, 48, 48)
-    resized = torch.nn.functional.interpolate(
-        images, size=(24, 24), mode='bicubic', antialias=True
-    )
-    with torch.no_grad():
-        expected = visual.forward_features(resized)[:, 1:] @ projection
-    torch.testing.assert_close(generator(images), expected)
-
-
 def test_published_sizes():
     # As the published models: 384, 768 and 1024 wide, 16-pixel patches of 224.
     assert [ARCHS[name]['embed_dim'] for name in ('small', 'base', 'large')] == [
