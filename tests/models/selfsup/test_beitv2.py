@@ -118,6 +118,12 @@ def test_a_fine_tuning_backbone_loads_it(beit_cfg, build, tmp_path):
     )
 
 
+def test_a_missing_morphing(beit_cfg, dtm_part, build):
+    beit_cfg['dtm'] = dict(dtm_part, morphing=None)
+    with pytest.raises(ValueError, match='does not merge tokens'):
+        build(beit_cfg)
+
+
 def test_a_negative_weight(beit_cfg, dtm_part, build):
     beit_cfg['dtm'] = dict(dtm_part, weight=-1)
     with pytest.raises(ValueError, match='is -1. Give one of at least 0'):

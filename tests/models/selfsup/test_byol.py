@@ -79,6 +79,16 @@ def test_targets_come_from_the_momentum_encoder(byol_cfg, dtm_part, build, views
     assert not torch.allclose(seen['u'], seen['v'])
 
 
+def test_given_target_tokens_get_no_gradient(byol_cfg, dtm_part, build):
+    del dtm_part['target_generator']
+    byol_cfg['dtm'] = dtm_part
+    branch = build(byol_cfg).dtm
+    tokens, target = torch.randn(2, 4, 16, 48, requires_grad=True)
+    tokens.retain_grad(), target.retain_grad()
+    branch.loss(tokens, target).backward()
+    assert tokens.grad.abs().sum() > 0 and target.grad is None
+
+
 def test_a_teacher_is_refused(byol_cfg, dtm_part, build):
     byol_cfg['dtm'] = dtm_part
     with pytest.raises(TypeError, match='target_generator'):

@@ -133,6 +133,12 @@ def test_tag_decides_on_quick_gelu_and_normalisation(clip, clip_file, monkeypatc
     assert kinds == [{'QuickGELU'}, {'GELU'}, {'GELU'}]
     tag = open_clip.get_pretrained_cfg('ViT-B-16', 'openai')
     assert openai.mean == [255 * x for x in tag['mean']]
+    own = dict(tag, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    monkeypatch.setattr(open_clip, 'get_pretrained_cfg', lambda *_: own)
+    monkeypatch.setattr(open_clip, 'list_pretrained_tags_by_model', lambda _: [])
+    other = OpenCLIPGenerator('ViT-B-16', 'openai')
+    assert other.mean == [255 * x for x in own['mean']]
+    assert other.std == [255 * x for x in own['std']]
 
 
 def test_quick_gelu_of_files(clip, clip_config, clip_file, tmp_path):
