@@ -8,7 +8,7 @@ VENV_OPENMMLAB := .venv-openmmlab
 PYTEST := -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast docs-tables coverage check lint types clean
+.PHONY: help install quickstart test test-fast test-tables docs-tables coverage check lint types clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -45,6 +45,10 @@ test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks
 
 test-fast: install  ## The fast tests on the default stack (under two minutes)
 	$(VENV)/bin/python $(PYTEST) -m 'not slow'
+
+test-tables: install  ## Every chain behind the paper's tables, small, on made data
+	rm -rf work_dirs/tables-smoke
+	$(VENV)/bin/python tools/reproduce.py all --run --smoke
 
 docs-tables: install  ## Bring docs/tables.md up to date
 	$(VENV)/bin/python tools/docs_tables.py

@@ -79,6 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--gpus', type=int, default=1, help='GPUs of each run (1)')
     add('--launcher', choices=['local', 'slurm'], default='local')
     add('--partition', help='of Slurm')
+    add('--smoke', action='store_true', help='try it: small models on made images')
     add('--dry-run', action='store_true', help='print the commands and end')
     add('--force', action='store_true', help='forget what the folder holds')
     text = 'go on from checkpoints; saves time, but is not quite an unbroken search'
@@ -191,7 +192,7 @@ class GridSearch:
         """A run's command."""
         args, folder = self.args, self.folder(run)
         settings = [f'{KEYS[name]}={value!r}' for name, value in run.settings.items()]
-        rest = ['--resume'] if self.resumes(run) else []
+        rest = ['--smoke'] * args.smoke + ['--resume'] * self.resumes(run)
         rest += ['--cfg-options', *args.cfg_options, *settings]
         environment = dict(PYTHON=sys.executable)
         if args.launcher == 'slurm':
@@ -209,7 +210,8 @@ class GridSearch:
         return Job(
             run.name,
             command,
-            key=json.dumps(self.config.to_dict(), sort_keys=True, default=str),
+            key='smoke ' * args.smoke
+            + json.dumps(self.config.to_dict(), sort_keys=True, default=str),
             missing=lambda: lacks if self.value(run) is None else '',
             environment=environment,
         )

@@ -30,6 +30,7 @@ def lineage_on_disk(path: Path) -> dict:
     return read_checkpoint(path)['meta']['run']
 
 
+@pytest.mark.slow
 def test_a_run_starts_another(config, tmp_path):
     first = train(config, tmp_path / 'first')
     saved = lineage_on_disk(tmp_path / 'first/epoch_2.pth')
@@ -59,6 +60,7 @@ def test_a_run_starts_another(config, tmp_path):
     assert resumed['parent']['id'] == first['id'] != resumed['id']
 
 
+@pytest.mark.slow
 def test_resuming_adds_a_start_to_the_record(config, tmp_path):
     folder = tmp_path / 'run'
     first = train(config, folder, '--cfg-options', 'train_cfg.max_epochs=1')
