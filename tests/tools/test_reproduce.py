@@ -113,7 +113,7 @@ def test_what_was_broken_off_is_resumed(tmp_path):
     step = plan_of(tmp_path, '8', 'not', 'dynamic').steps[FIXED]
     assert '--resume' not in step.to_run()  # nothing to resume from
     (folder / 'epoch_1.pth').touch()
-    assert step.lacks() and '--resume' in step.to_run()
+    assert 'unfinished' in step.lacks() and '--resume' in step.to_run()
 
 
 @pytest.mark.parametrize(
