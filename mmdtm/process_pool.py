@@ -87,7 +87,7 @@ class _Running:
     process: subprocess.Popen
     place: int | None
     log_start: int  # where its part of the log begins
-    start: float = field(default_factory=time.time)
+    start: float = field(default_factory=time.monotonic)
 
 
 class ProcessPool:
@@ -213,13 +213,13 @@ class ProcessPool:
         done = {job.name for job in self.jobs} - {job.name for job in waiting}
         for job in waiting:
             self._path(job.name).unlink(missing_ok=True)
-        begun = shown = time.time()
+        begun = shown = time.monotonic()
         with console.status('') as status:
             while True:
                 self._start_ready(waiting, done)
                 if not self.running:
                     return
-                now, text = time.time(), self._progress(waiting, begun)
+                now, text = time.monotonic(), self._progress(waiting, begun)
                 status.update(text)
                 # Where there is no terminal, a line every now and then.
                 seldom = max(20, (now - begun) / 20)
@@ -229,7 +229,7 @@ class ProcessPool:
                 time.sleep(0.1)
                 for item in [r for r in self.running if r.process.poll() is not None]:
                     self.running.remove(item)
-                    self.took.append((item.job, time.time() - item.start))
+                    self.took.append((item.job, time.monotonic() - item.start))
                     if item.place is not None:
                         self.free.append(item.place)
                     problem = item.job.lacks()
@@ -282,7 +282,9 @@ class ProcessPool:
         variables = {} if place is None else self.places[place]
         command = [str(part) for part in job.command]
         record = self._path(job.name).absolute()
-        record.write_text(f'{self.keys[job.name]} {time.time()}\n')
+        # The start and the end by one clock, the file system's: others run ahead of it.
+        record.write_text('')
+        record.write_text(f'{self.keys[job.name]} {record.stat().st_mtime}\n')
         with self.log(job.name).open('a', encoding='utf-8') as log:
             print('$', shlex.join(command), file=log, flush=True)
             log_start = log.tell()
@@ -306,8 +308,8 @@ class ProcessPool:
             for item in alive:
                 if item.process.poll() is None:
                     os.killpg(item.process.pid, number)
-            deadline = time.time() + SECONDS_TO_STOP
-            while time.time() < deadline and any(
+            deadline = time.monotonic() + SECONDS_TO_STOP
+            while time.monotonic() < deadline and any(
                 item.process.poll() is None for item in alive
             ):
                 time.sleep(0.05)
@@ -317,7 +319,7 @@ class ProcessPool:
 
     def _progress(self, waiting: Sequence[Job], begun: float) -> str:
         """What is to do, what runs, and the time gone and left."""
-        now, places = time.time(), len(self.places)
+        now, places = time.monotonic(), len(self.places)
         etas = [_eta(self.log(item.job.name), item.log_start) for item in self.running]
         # What jobs take here, by what they were thought to take.
         took = self.took + [
