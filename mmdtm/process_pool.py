@@ -13,7 +13,7 @@ end of a command whose pool was killed is known, too::
         for job, problem in pool.run(Console()):
             print(job.name, problem or 'done')
 
-tools/grid_search.py and examples/toy/quickstart.py run on it.
+tools/grid_search.py, tools/reproduce.py and examples/toy/quickstart.py run on it.
 """
 
 import fcntl

@@ -230,13 +230,13 @@ class Plan:
         return self.steps.setdefault(step.name, step)
 
     def _add_training(self, chain: Sequence[str]) -> TrainingStep:
-        parent = self._add_training(chain[:-1]) if len(chain) > 1 else None
         name, config = '/'.join(chain), chain[-1]
+        if name in self.steps:  # another cell's: its configs are read already
+            return self.steps[name]  # type: ignore[return-value]
+        parent = self._add_training(chain[:-1]) if len(chain) > 1 else None
         card, folder = card_of(config), self.root / name
-        command = self._command(card.command, config, parent)
-        at = command.index('--cfg-options') if '--cfg-options' in command else None
-        rest = command[at:] if at else []
-        command = [*command[:at], '--work-dir', shown(folder), *rest]
+        command, options = split_options(self._command(card.command, config, parent))
+        command = [*command, '--work-dir', shown(folder), *options]
         step = TrainingStep(
             name,
             f'{card.stage} {config}',
@@ -256,15 +256,13 @@ class Plan:
         if parent:
             words = [w.replace(CHECKPOINT, shown(parent.checkpoint)) for w in words]
         if self.smoke or (words[0].endswith('dist_train.sh') and self.gpus == 1):
-            at = words.index('--cfg-options') if '--cfg-options' in words else None
-            smoke = ['--smoke'] * self.smoke
-            path = f'configs/{config}.py'
+            smoke, (_, options) = ['--smoke'] * self.smoke, split_options(words)
             return [
                 'python',
                 'tools/train.py',
-                path,
+                f'configs/{config}.py',
                 *smoke,
-                *(words[at:] if at else []),
+                *options,
             ]
         if words[0].endswith('dist_train.sh'):
             words[2] = str(self.gpus)
@@ -304,11 +302,11 @@ class Plan:
             if f'--{option}' in words:
                 words[words.index(f'--{option}') + 1] = str(value)
         words[2:2] = ['--smoke'] * self.smoke
-        at, folder = words.index('--cfg-options'), self.root / '/'.join(chain)
+        (words, options), folder = split_options(words), self.root / '/'.join(chain)
         step = GridStep(
             '/'.join(chain),
             f'grid search {config}',
-            [*words[:at], '--work-dir', shown(folder), *words[at:]],
+            [*words, '--work-dir', shown(folder), *options],
             (parent.name,),
             folder / 'result.json',
             parent=parent.folder,
@@ -388,6 +386,12 @@ def matches(cell: Cell, words: Sequence[str]) -> bool:
     """Whether a cell's row and column have all of the words."""
     text = f'{cell.row} {cell.column}'.lower()
     return all(word.lower() in text for word in words)
+
+
+def split_options(words: list[str]) -> tuple[list[str], list[str]]:
+    """A command up to ``--cfg-options``, and from there on."""
+    at = words.index('--cfg-options') if '--cfg-options' in words else len(words)
+    return words[:at], words[at:]
 
 
 def shown(path: Path) -> str:

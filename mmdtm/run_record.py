@@ -272,10 +272,11 @@ def _hash_files(cfg) -> dict[str, str]:
     """SHA-256 of each file that the config's model, or ``load_from``, names."""
     values = [cfg.get('load_from'), *_strings(cfg.get('model'))]
     paths = [value for value in values if value and os.path.isfile(value)]
-    return {path: _hash_file(path) for path in dict.fromkeys(paths)}
+    return {path: hash_file(path) for path in dict.fromkeys(paths)}
 
 
-def _hash_file(path: str) -> str:
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):

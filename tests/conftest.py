@@ -40,8 +40,7 @@ def photos() -> Path:
 def _scope():
     """No test leaves its default scope to the next."""
     from mmengine.registry import DefaultScope
+    from tiny_run import forget_new
 
-    before = dict(DefaultScope._instance_dict)
-    yield
-    for name in set(DefaultScope._instance_dict) - set(before):
-        del DefaultScope._instance_dict[name]
+    with forget_new(DefaultScope):
+        yield

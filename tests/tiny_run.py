@@ -5,6 +5,8 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -72,18 +74,26 @@ def write_config(folder: Path, extra: str = '', name: str | None = None) -> Path
     return path
 
 
+@contextmanager
+def forget_new(*kinds: type) -> Iterator[None]:
+    """Forgets what mmengine's global registers of instances get in the block."""
+    before = [set(kind._instance_dict) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, names in zip(kinds, before, strict=True):
+            for new in set(kind._instance_dict) - names:
+                del kind._instance_dict[new]
+
+
 def run_tool(name: str, *args) -> None:
     """Runs tools/<name> in this process, and forgets mmengine's global state."""
     argv = [name, *map(str, args)]
-    kinds = (DefaultScope, MessageHub, MMLogger, Visualizer)
-    before = [dict(kind._instance_dict) for kind in kinds]
-    try:
-        with mock.patch.object(sys, 'argv', argv):
-            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
-    finally:
-        for kind, instances in zip(kinds, before, strict=True):
-            for new in set(kind._instance_dict) - set(instances):
-                del kind._instance_dict[new]
+    with (
+        forget_new(DefaultScope, MessageHub, MMLogger, Visualizer),
+        mock.patch.object(sys, 'argv', argv),
+    ):
+        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
 
 
 def run_shell(name: str, *args, **env) -> subprocess.CompletedProcess:

@@ -15,6 +15,7 @@ from mmdtm.io import write_text
 from mmdtm.report.cards import Card, read_card
 from mmdtm.report.paper import paper_tables
 from mmdtm.report.text import markdown_table
+from mmdtm.run_record import config_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs/tables.md'
@@ -25,8 +26,7 @@ REGION = re.compile(r'(<!-- table (.+?) -->\n).*?(<!-- end -->)', re.DOTALL)
 def read_cards() -> dict[str, Card]:
     """Cards of all configs by name, pre-trainings first."""
     paths = [path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts]
-    names = [path.relative_to(CONFIGS).with_suffix('').as_posix() for path in paths]
-    cards = {name: read_card(path) for name, path in zip(names, paths, strict=True)}
+    cards = {config_name(path): read_card(path) for path in paths}
     return dict(
         sorted(cards.items(), key=lambda i: (i[1].stage != 'pre-training', i[0]))
     )

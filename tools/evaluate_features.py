@@ -28,6 +28,7 @@ from torch import nn
 
 from mmdtm.evaluation.feature_probe import probe_features
 from mmdtm.evaluation.features import build_loader
+from mmdtm.io import write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -179,7 +180,7 @@ def main() -> None:
             max_iter=args.max_iter,
             **result,
         )
-        args.out.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.out, json.dumps(figures, indent=2) + '\n')
 
 
 if __name__ == '__main__':

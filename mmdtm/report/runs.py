@@ -148,11 +148,8 @@ def _add_record(run: Run, place: Path, problems: list[str]) -> dict:
     except ValueError as error:
         problems.append(str(error))
     if run.record is None:
-        kinds = {'mIoU': 'segmentation', 'accuracy/top1': 'fine-tuning'}
-        kinds['loss'] = 'pre-training'
-        run.kind = next(
-            (k for name, k in kinds.items() if name in run.metrics), 'other'
-        )
+        kinds = (k for name, k in KINDS_BY_METRIC.items() if name in run.metrics)
+        run.kind = next(kinds, 'other')
         return _dumped_config(run.folder, problems)
     run.kind, run.smoke = run.record['kind'], bool(run.record.get('smoke'))
     run.chain = run_record.chain(run.record)

@@ -51,6 +51,7 @@ from mmdtm.evaluation.patch_zero_shot import (
     patch_features,
     patch_logits,
 )
+from mmdtm.io import write_text
 
 WAYS = {
     'image': "CLIP's image feature",
@@ -397,8 +398,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     show(found, console)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1))
+    write_text(args.out, json.dumps(found, indent=1))
     console.print(f'wrote {args.out}')
     return 0
 

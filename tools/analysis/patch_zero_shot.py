@@ -49,6 +49,7 @@ from mmdtm.evaluation.patch_zero_shot import (
     patch_features,
     patch_logits,
 )
+from mmdtm.io import write_text
 from mmdtm.morphing import TokenAssignment
 
 
@@ -309,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     if not results:
         print('No image could be analysed.', file=sys.stderr)
         return 1
-    (args.out / 'results.json').write_text(json.dumps(results, indent=1))
+    write_text(args.out / 'results.json', json.dumps(results, indent=1))
     patches = sum(result['patches'] for result in results)
     without, morphed = (
         100 * sum(result[key] for result in results) / patches

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mmdtm.io import write_text
 from mmdtm.morphing import (
     TokenAssignment,
     bipartite_matching,
@@ -181,8 +182,7 @@ def main() -> None:
             torch=torch.__version__,
             median_seconds=medians,
         )
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(figures, indent=2) + '\n')
+        write_text(args.out, json.dumps(figures, indent=2) + '\n')
 
 
 def report(

@@ -18,7 +18,6 @@ and then, in a config,
 """
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmdtm.io import atomic_write
+from mmdtm.run_record import hash_file
 
 # Everything of open_clip's CLIP; the archive also holds sizes and masks.
 PREFIXES = (
@@ -49,15 +49,6 @@ def published_models() -> dict[str, str]:
         for name in open_clip.list_pretrained_models_by_tag('openai')
         if not name.endswith('-quickgelu')
     }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def convert(source: str | Path, target: str | Path, trust: bool = False) -> str | None:
@@ -83,7 +74,7 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
         raise FileNotFoundError(f'There is no file {source.absolute()}.')
     if target.exists():
         raise FileExistsError(f'{target} exists. Remove it, or name another.')
-    digest = sha256(source)
+    digest = hash_file(source)
     model = published_models().get(digest)
     if model is None and not trust:
         raise ValueError(

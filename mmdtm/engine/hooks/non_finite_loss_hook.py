@@ -10,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 
+from mmdtm.io import write_text
+
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
@@ -80,7 +82,7 @@ class NonFiniteLossHook(Hook):
                 losses=[str(loss) for loss in losses.tolist()],
                 img_paths=sum(bad, []),
             )
-            file.write_text(json.dumps(record, indent=1))
+            write_text(file, json.dumps(record, indent=1))
             where = f'{losses.tolist()}; its images are listed in {file}'
         last = find_latest_checkpoint(runner.work_dir)
         raise FloatingPointError(
