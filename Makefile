@@ -8,7 +8,7 @@ VENV_OPENMMLAB := .venv-openmmlab
 PYTEST := -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-tables docs-tables coverage check lint types clean
+.PHONY: help install quickstart test test-fast test-tables docs-tables coverage mutation check lint types clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -56,6 +56,19 @@ docs-tables: install  ## Bring docs/tables.md up to date
 coverage: install  ## Branch coverage of the core (mmdtm/morphing)
 	$(VENV)/bin/python -m pytest tests/morphing --cov=mmdtm.morphing --cov-branch \
 	    --cov-report=term-missing
+
+mutation: install  ## Mutants of the core that its tests let live (ten minutes)
+	$(VENV)/bin/python -m pip install -q mutmut==3.8.1
+	rm -rf build/mutation && mkdir -p build/mutation/mmdtm build/mutation/tests
+	cp -r mmdtm/__init__.py mmdtm/morphing build/mutation/mmdtm
+	cp -r tests/morphing tests/conftest.py tests/reference.py build/mutation/tests
+	cp pyproject.toml build/mutation
+	@# mutmut leaves functions with a decorator alone.
+	sed -i.bak '/^@torch.no_grad()$$/d' build/mutation/mmdtm/morphing/*.py
+	rm build/mutation/mmdtm/morphing/*.bak
+	cd build/mutation && PYTHONPATH= OMP_NUM_THREADS=1 \
+	    $(abspath $(VENV))/bin/python -m mutmut run --max-children 2
+	cd build/mutation && $(abspath $(VENV))/bin/python -m mutmut results
 
 check: lint types test-fast  ## Before each commit: style, types, fast tests
 

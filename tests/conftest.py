@@ -11,8 +11,15 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import Phase, settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# For `make mutation`, where most runs are to fail: the same examples each time, and
+# no search for a smaller one.
+settings.register_profile(
+    'mutation', phases=[Phase.explicit, Phase.generate], derandomize=True
+)
 
 
 @pytest.fixture(autouse=True)

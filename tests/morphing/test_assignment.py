@@ -121,7 +121,11 @@ def test_to__moves_the_labels():
 @pytest.mark.parametrize(
     ('labels', 'num_morphed', 'message'),
     [
-        (torch.zeros(3, dtype=torch.int64), 1, r'\(B, N\)'),
+        (
+            torch.zeros(3, dtype=torch.int64),
+            1,
+            r'shape \(B, N\) .* got a Tensor of shape \(3,\)',
+        ),
         (torch.zeros(2, 0, dtype=torch.int64), 1, r'no empty'),
         ([[0, 1]], 2, 'got a list'),
         (torch.zeros(2, 3), 1, 'must be int64, got torch.float32'),
@@ -141,7 +145,7 @@ def test_init__refuses(labels, num_morphed, message):
     ('x', 'message'),
     [
         (torch.zeros(2, 6), r'x must have shape \(B, N, C\)'),
-        (torch.zeros(2, 5, 3), r'shape \(2, 6, C\)'),
+        (torch.zeros(2, 5, 3), r'x must have shape \(2, 6, C\)'),
         (torch.zeros(3, 6, 3), r'shape \(2, 6, C\)'),
         (torch.zeros(2, 6, 3, dtype=torch.int64), 'floating point'),
         ('tokens', 'got a str'),
@@ -153,15 +157,19 @@ def test_morph__refuses(x, message):
 
 
 def test_morph__refuses_an_unknown_reduction():
-    with pytest.raises(ValueError, match="got 'max'"):
+    with pytest.raises(ValueError, match="reduce must be one of .* got 'max'"):
         TokenAssignment(LABELS, 3).morph(torch.zeros(2, 6, 1), 'max')
 
 
 def test_unmorph__refuses_the_number_of_tokens():
     with pytest.raises(ValueError, match=r'y must have shape \(2, 3, C\)'):
         TokenAssignment(LABELS, 3).unmorph(torch.zeros(2, 6, 1))
+    with pytest.raises(ValueError, match=r'y must have shape \(B, N, C\)'):
+        TokenAssignment(LABELS, 3).unmorph(torch.zeros(2, 3))
 
 
 def test_identity__refuses_nothing():
     with pytest.raises(ValueError, match='num_tokens must be at least 1'):
         TokenAssignment.identity(1, 0)
+    with pytest.raises(ValueError, match='batch_size must be at least 1'):
+        TokenAssignment.identity(0, 1)

@@ -158,6 +158,12 @@ def test_ties__go_to_the_earlier_position():
     assert assignment.labels.tolist() == [[2, 2, 2, 3, 0, 4, 1, 5]]
 
 
+def test_ties__of_many_tokens_too():
+    assignment = bipartite_matching(torch.ones(1, 196, 2), (40, 30))
+    expected = reference_labels(torch.ones(1, 196, 2), (40, 30))
+    assert torch.equal(assignment.labels, expected)
+
+
 def test_ties__in_random_halves_go_to_the_earlier_position_too():
     for seed in range(10):
         torch.manual_seed(seed)
@@ -260,7 +266,7 @@ def test_values__that_are_not_finite_are_refused(value, schedule):
         (torch.zeros(2, 0, 3), {}, r'no empty dimension, got \(2, 0, 3\)'),
         (torch.zeros(2, 8, 3, dtype=torch.int32), {}, 'got torch.int32'),
         ([[1.0]], {}, 'tokens must be a tensor .* got a list'),
-        (torch.zeros(2, 8, 3), dict(partition='halves'), "got 'halves'"),
+        (torch.zeros(2, 8, 3), dict(partition='halves'), "partition .* got 'halves'"),
         (
             torch.zeros(2, 8, 3),
             dict(partition='random', class_token=True),

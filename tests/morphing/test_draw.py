@@ -1,5 +1,6 @@
 from collections import Counter
 
+import pytest
 import torch
 
 from mmdtm.morphing import Draw
@@ -22,9 +23,9 @@ def test_purposes__choose_independently():
 def test_generator__repeats_itself():
     first = torch.rand(4, generator=Draw(1, 2, 3, 4).generator('x'))
     again = torch.rand(4, generator=Draw(1, 2, 3, 4).generator('x'))
-    other = torch.rand(4, generator=Draw(1, 2, 3, 5).generator('x'))
     assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    for other in (Draw(1, 2, 3, 5).generator('x'), Draw(1, 2, 3, 4).generator('y')):
+        assert not torch.equal(first, torch.rand(4, generator=other))
 
 
 def test_numbers__are_not_run_together():
@@ -32,3 +33,17 @@ def test_numbers__are_not_run_together():
     assert Draw(1, 12).generator('').initial_seed() != (
         Draw(11, 2).generator('').initial_seed()
     )
+
+
+def test_choose__draws_from_the_range_and_names_it():
+    def chosen(span, high):
+        return [Draw(0, step).choose(span, high, 'count') for step in range(60)]
+
+    assert chosen((2, 4), 9) == [
+        Draw(0, step).uniform_int(2, 4, 'count') for step in range(60)
+    ]
+    assert set(chosen((3, None), 5)) == {3, 4, 5}
+    assert set(chosen(None, 3)) == {1, 2, 3}
+    assert set(chosen(7, 9)) == {7} and set(chosen((1, 2), None)) == {1, 2}
+    with pytest.raises(ValueError, match=r'count must be in \[1, 9\], got 10'):
+        chosen((2, 10), 9)

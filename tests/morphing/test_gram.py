@@ -29,6 +29,16 @@ def test_sum_rows__reads_transposed_matrices():
     assert sums.tolist() == [[[1.0, 4.0], [2.0, 8.0]]]
 
 
+def test_gram_matrix__keeps_float64_and_nothing_less_than_float32():
+    tokens = torch.randn(2, 5, 3, dtype=torch.float64)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        x = tokens.to(dtype)
+        gram = gram_matrix(x, check_finite=True)
+        expected = torch.float64 if dtype == torch.float64 else torch.float32
+        assert gram.dtype == expected
+        torch.testing.assert_close(gram, x.to(expected) @ x.to(expected).mT)
+
+
 def test_inverse_norms__of_a_zero_token_is_zero():
     gram = gram_matrix(torch.tensor([[[3.0, 4.0], [0.0, 0.0]]]), check_finite=True)
     assert gram.tolist() == [[[25.0, 0.0], [0.0, 0.0]]]

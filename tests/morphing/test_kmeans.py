@@ -84,10 +84,11 @@ def test_clusters__are_those_of_loops_with_empty_clusters(
     assert ours.sizes().min() >= 1
 
 
-@pytest.mark.parametrize('clusters', [1, 5, 12])
-def test_equal_tokens__leave_no_cluster_empty(clusters):
-    assignment = kmeans(torch.ones(2, 12, 3), clusters, 3)
-    assert assignment.sizes().min() >= 1
+def test_equal_tokens__leave_no_cluster_empty():
+    for clusters in (1, 5, 60):
+        labels = kmeans(torch.ones(1, 60, 3), clusters, 3).labels.tolist()
+        filled = list(range(1, clusters))  # by the last tokens, one each
+        assert labels == [[0] * (61 - clusters) + filled[::-1]]
 
 
 def test_as_many_clusters_as_tokens__keeps_them_apart():
@@ -120,16 +121,29 @@ def test_permuted_batch__permutes_the_clusters():
 
 
 def test_autocast__does_not_lower_the_precision():
-    x = made_tokens(2, 40, 16, dtype=torch.float32)
-    init = F.normalize(x[:, :7], dim=2) + 0.01
-    expected = kmeans(x, 7, 5, init=init).labels
+    x = made_tokens(8, 196, 16, dtype=torch.float32)
+    init = F.normalize(made_tokens(8, 60, 16, seed=1, dtype=torch.float32), dim=2)
+    expected = kmeans(x, 60, 1, init=init).labels
     with torch.autocast('cpu', torch.bfloat16):
-        labels = kmeans(x, 7, 5, init=init).labels
+        labels = kmeans(x, 60, 1, init=init).labels
     assert torch.equal(labels, expected)
+    init = init[:, :7]
+    coarse = init.bfloat16()  # the centres' precision is not the tokens'
+    assert torch.equal(
+        kmeans(x, 7, 5, init=coarse).labels, kmeans(x, 7, 5, init=coarse.float()).labels
+    )
     assert torch.equal(
         kmeans(x.bfloat16(), 7, 5, init=init).labels,
         kmeans(x.bfloat16().float(), 7, 5, init=init).labels,
     )
+
+
+def test_zero_tokens__are_as_far_from_a_centre_as_it_is_long():
+    # From (0.9, 0) the zero token is 0.81 away and (0.5, 0.866) 0.91, squared: the
+    # latter moves into the empty cluster.
+    x = torch.tensor([[[1.0, 0.0], [0.5, 0.75**0.5], [0.0, 0.0]]])
+    init = torch.tensor([[[0.9, 0.0], [-5.0, 0.0]]])
+    assert kmeans(x, 2, 1, init=init).labels.tolist() == [[0, 1, 0]]
 
 
 def test_zero_tokens__do_no_harm():

@@ -182,6 +182,15 @@ def test_half_precision__is_compared_in_float32(distance):
     assert u.grad.isfinite().all()
 
 
+def test_double_precision__of_one_side_is_that_of_both():
+    u, v, assignments = made_case()
+    v = v.float()
+    loss = dtm_loss(u, v, assignments, 'l2')
+    torch.testing.assert_close(
+        loss, dtm_loss(u, v.double(), assignments, 'l2'), rtol=1e-14, atol=0
+    )
+
+
 def test_zero_tokens__keep_loss_and_gradient_finite():
     u, v, assignments = made_case()
     u[0, :3] = 0

@@ -116,6 +116,8 @@ def test_dynamic_schedule__draws_depend_on_each_number():
     }
     assert len(draws) == 5
     assert schedule.draw(*start) == DynamicSchedule(196).draw(*start)
+    assert schedule.draw(3, 10) == schedule.draw(3, 10, level=0, rank=0)
+    assert schedule.draw(3, 10) != schedule.draw(3, 10, level=1)
 
 
 def test_dynamic_schedule__draws_stay_what_they_are():
@@ -127,6 +129,7 @@ def test_dynamic_schedule__draws_stay_what_they_are():
 
 
 def test_dynamic_schedule__fixed_numbers():
+    assert DynamicSchedule(1, 1, 3).draw(0, 0) == (0, 0, 0)
     assert DynamicSchedule(196, 98, 7).draw(5, 6, 7, 8) == (14,) * 7
 
 
@@ -143,6 +146,17 @@ def test_dynamic_schedule__reaches_every_number_it_draws():
     assert lengths[1] == {4, 5, 6}
     assert lengths[2] == lengths[3] == {3, 4, 5, 6}
     assert all(lengths[m] == {2, 3, 4, 5, 6} for m in range(4, 17))
+
+
+@given(st.data(), st.integers(1, 300))
+def test_dynamic_schedule__has_iterations_enough(data, tokens):
+    morphed = data.draw(st.integers(1, tokens))
+    needed, left = 1, (tokens + 1) // 2  # one iteration, at least
+    while left > morphed:
+        needed, left = needed + 1, (left + 1) // 2
+    reaching = DynamicSchedule(tokens, None, (1, 14), reach_num_morphed=True)
+    assert reaching.iters_for(morphed) == (needed, 14)
+    assert DynamicSchedule(tokens).iters_for(morphed) == (1, 14)
 
 
 def test_dynamic_schedule__comes_as_near_as_its_iterations_can():
@@ -171,6 +185,7 @@ def test_merge_schedule__refuses(arguments, message):
     [
         ((4, (1, -1)), r'schedule\[1\] must be at least 0, got -1'),
         ((4, (1.5,)), r'schedule\[0\] must be an int'),
+        ((0, ()), 'num_tokens must be at least 1, got 0'),
         ((4, 3), 'schedule must be a sequence of ints'),
         ((4, '11'), 'schedule must be a sequence of ints'),
     ],
@@ -184,6 +199,7 @@ def test_effective_schedule__refuses(arguments, message):
     ('arguments', 'message'),
     [
         (dict(num_morphed=(1, 197)), r'num_morphed must be in \[1, 196\]'),
+        (dict(num_tokens=0), 'num_tokens must be at least 1, got 0'),
         (dict(num_morphed=200), r'num_morphed must be in \[1, 196\], got 200'),
         (dict(num_morphed=(0, 4)), r'num_morphed must be in \[1, 196\]'),
         (dict(num_morphed=(9, 4)), r'\(9, 4\) is an empty range'),
@@ -197,4 +213,4 @@ def test_effective_schedule__refuses(arguments, message):
 )
 def test_dynamic_schedule__refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        DynamicSchedule(196, **arguments)
+        DynamicSchedule(**(dict(num_tokens=196) | arguments))
