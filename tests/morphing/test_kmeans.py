@@ -123,7 +123,7 @@ def test_permuted_batch__permutes_the_clusters():
 def test_autocast__does_not_lower_the_precision():
     x = made_tokens(8, 196, 16, dtype=torch.float32)
     init = F.normalize(made_tokens(8, 60, 16, seed=1, dtype=torch.float32), dim=2)
-    expected = kmeans(x, 60, 1, init=init).labels
+    expected = kmeans(x.double(), 60, 1, init=init.double()).labels
     with torch.autocast('cpu', torch.bfloat16):
         labels = kmeans(x, 60, 1, init=init).labels
     assert torch.equal(labels, expected)
