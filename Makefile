@@ -36,7 +36,7 @@ $(VENV)/.installed: requirements/runtime.txt requirements/onedl.txt requirements
 $(VENV_OPENMMLAB)/.installed: requirements/runtime.txt requirements/openmmlab.txt requirements/tests.txt
 	$(call install_into,$(VENV_OPENMMLAB),openmmlab)
 
-quickstart: install  ## The whole path on the embedded data (minutes, no GPU)
+quickstart: install  ## The whole path on the toy dataset (minutes, no GPU)
 	$(VENV)/bin/python examples/toy/quickstart.py
 
 test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks

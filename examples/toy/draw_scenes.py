@@ -1,6 +1,6 @@
-"""Draw the embedded world: scenes of textured shapes, captioned and labelled.
+"""Draw the toy dataset: scenes of textured shapes, captioned and labelled.
 
-Nobody can download ImageNet, ADE20K and CLIP's weights in a minute. This world
+Nobody can download ImageNet, ADE20K and CLIP's weights in a minute. This dataset
 is drawn in seconds and has what the whole path needs: images in class folders
 (as ImageNet), captions (to train a CLIP) and label maps (as ADE20K)::
 
@@ -27,7 +27,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -422,34 +422,40 @@ def draw(seed: int, split: str, index: int, size: int):
     return scene, *render(rng, scene, size)
 
 
-def _draw_files(out: Path, seed: int, split: str, indices: range, size: int):
-    lines = []
-    long_name = SPLITS[split][0]
+def _draw_files(out: Path, seed: int, size: int, split: str, indices: range):
+    """Write some scenes of a split; returns their lines of captions.jsonl."""
+    lines, long_name = [], SPLITS[split][0]
     for index in indices:
         scene, image, labels = draw(seed, split, index, size)
         name = scene['objects'][0]['shape']
-        files = [
+        paths = (
             f'{split}/{name}/{index:06d}.jpg',
             f'images/{long_name}/{index:06d}.jpg',
-        ]
+            f'annotations/{long_name}/{index:06d}.png',
+        )
+        for path in paths:
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
         encoded = io.BytesIO()
         Image.fromarray(image).save(encoded, 'JPEG', quality=92)
-        for file in files:
-            (out / file).write_bytes(encoded.getvalue())
-        mask = f'annotations/{long_name}/{index:06d}.png'
-        Image.fromarray(labels).save(out / mask)
-        lines.append(
-            json.dumps(
-                dict(
-                    image=files[0],
-                    split=split,
-                    class_name=name,
-                    captions=describe(scene),
-                    **scene,
-                )
-            )
-        )
+        for path in paths[:2]:
+            (out / path).write_bytes(encoded.getvalue())
+        Image.fromarray(labels).save(out / paths[2])
+        line = dict(image=paths[0], split=split, class_name=name)
+        lines.append(json.dumps(line | dict(captions=describe(scene), **scene)))
     return lines
+
+
+def _is_drawn(out: Path, settings: dict) -> bool:
+    """Whether a folder holds the dataset with these settings."""
+    marker = out / 'meta.json'
+    if marker.exists():
+        return json.loads(marker.read_text())['settings'] == settings
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(
+            f'{out} exists and was not drawn by this tool (it has no meta.json). Name '
+            'another folder with --out, or move it away.'
+        )
+    return False
 
 
 def draw_world(
@@ -461,7 +467,7 @@ def draw_world(
     workers: int | None = None,
     force: bool = False,
 ) -> bool:
-    """Draw all files of the embedded world into ``out``.
+    """Draw all files of the toy dataset into ``out``.
 
     Args:
         out: Folder to make; its parent is made too.
@@ -473,70 +479,51 @@ def draw_world(
         force: Draw even if the folder is there already.
 
     Returns:
-        Whether anything was drawn: False if ``out`` holds the same world.
+        Whether anything was drawn: False if ``out`` holds the same dataset.
 
     Raises:
         ValueError: If a number is out of range.
-        FileExistsError: If ``out`` exists and is not a drawn world.
+        FileExistsError: If ``out`` exists and was not drawn by this tool.
     """
     if min(num_train, num_val) < len(SHAPES):
         raise ValueError(
-            f'{num_train} training and {num_val} validation scenes were asked for; '
-            f'each split needs at least one per class, {len(SHAPES)}.'
+            f'{num_train} training and {num_val} validation scenes were asked for. '
+            f'Each split needs at least one per class, {len(SHAPES)}.'
         )
     if not 32 <= size <= 256:
-        raise ValueError(f'size is {size} pixels; choose 32 to 256.')
-    out = Path(out)
-    settings = dict(
-        version=VERSION, num_train=num_train, num_val=num_val, size=size, seed=seed
-    )
-    if out.exists():
-        marker = out / 'meta.json'
-        if marker.exists() and not force:
-            if json.loads(marker.read_text())['settings'] == settings:
-                return False
-        elif not marker.exists() and any(out.iterdir()):
-            raise FileExistsError(
-                f'{out} exists and is not a world drawn by this tool (it has no '
-                'meta.json). Name another folder with --out, or move it away.'
-            )
-
-    with atomic_write(out) as temporary:
-        for split, (long_name, _) in SPLITS.items():
-            for name in SHAPES:
-                (temporary / split / name).mkdir(parents=True)
-            for kind in ('images', 'annotations'):
-                (temporary / kind / long_name).mkdir(parents=True)
-        jobs = [
+        raise ValueError(f'size is {size} pixels. Choose 32 to 256.')
+    out, numbers = Path(out), dict(num_train=num_train, num_val=num_val)
+    settings = dict(version=VERSION, **numbers, size=size, seed=seed)
+    if _is_drawn(out, settings) and not force:
+        return False
+    splits, indices = zip(
+        *(
             (split, range(start, min(start + 250, number)))
             for split, number in (('train', num_train), ('val', num_val))
             for start in range(0, number, 250)
-        ]
-        workers = workers or min(os.cpu_count() or 1, 8)
+        ),
+        strict=True,
+    )
+    workers = workers or min(os.cpu_count() or 1, 8)
+    with atomic_write(out) as part:
+        draw_part = partial(_draw_files, part, seed, size)
         if workers == 1:
-            parts = [_draw_files(temporary, seed, *job, size) for job in jobs]
+            parts = list(map(draw_part, splits, indices))
         else:
             with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
-                futures = [
-                    pool.submit(_draw_files, temporary, seed, *job, size)
-                    for job in jobs
-                ]
-                parts = [future.result() for future in futures]
-        lines = [line for part in parts for line in part]
-        (temporary / 'captions.jsonl').write_text('\n'.join(lines) + '\n')
-        meta = dict(
-            settings=settings,
-            classes=SHAPES,
-            templates=[TEMPLATE],
-            segmentation=dict(
-                classes=SEG_CLASSES,
-                palette=SEG_PALETTE,
-                ignored_label=IGNORED,
-                note='Label i > 0 is classes[i - 1]; label 0 (edges) is ignored, as '
-                'with reduce_zero_label=True.',
-            ),
+                parts = list(pool.map(draw_part, splits, indices))
+        lines = '\n'.join(line for lines in parts for line in lines) + '\n'
+        (part / 'captions.jsonl').write_text(lines)
+        segmentation = dict(
+            classes=SEG_CLASSES,
+            palette=SEG_PALETTE,
+            ignored_label=IGNORED,
+            note='Label i > 0 is classes[i - 1]; label 0 (edges) is ignored, as '
+            'with reduce_zero_label=True.',
         )
-        (temporary / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
+        meta = dict(settings=settings, classes=SHAPES, templates=[TEMPLATE])
+        meta = json.dumps(meta | dict(segmentation=segmentation), indent=2) + '\n'
+        (part / 'meta.json').write_text(meta)
         if out.exists():
             shutil.rmtree(out)
     return True

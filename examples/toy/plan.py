@@ -217,7 +217,7 @@ class Plan:
 
 
 def data_stage(args: argparse.Namespace) -> Job:
-    """The embedded world."""
+    """The toy dataset."""
     script = TOY / 'draw_scenes.py'
     command = [PYTHON, str(script), '--out', str(args.data), '--force']
     if args.quick:

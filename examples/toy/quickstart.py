@@ -1,4 +1,4 @@
-"""The whole path on the embedded world: no GPU, no download of data or weights.
+"""The whole path on the toy dataset: no GPU, no download of data or weights.
 
 Draws scenes, trains a small CLIP on their captions, pre-trains a small ViT
 against it with DTM and with the token-wise baseline, and measures both beside a

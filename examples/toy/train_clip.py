@@ -1,4 +1,4 @@
-"""Train a small CLIP with open_clip on the captions of the embedded world.
+"""Train a small CLIP with open_clip on the captions of the toy dataset.
 
 The model is open_clip's own CLIP class with a small configuration, the loss its
 ClipLoss, the tokenizer its SimpleTokenizer, which brings its vocabulary along.
@@ -58,11 +58,11 @@ def load_split(root: Path, split: str, size: int) -> tuple[torch.Tensor, list[di
         uint8 (M, 3, size, size), and the M lines of ``captions.jsonl``.
 
     Raises:
-        FileNotFoundError: If ``root`` holds no complete embedded world.
+        FileNotFoundError: If ``root`` holds no complete toy dataset.
     """
     if not (root / 'meta.json').exists():
         raise FileNotFoundError(
-            f'{root} holds no embedded world (no meta.json). Draw it first: '
+            f'{root} holds no toy dataset (no meta.json). Draw it first: '
             f'python examples/toy/draw_scenes.py --out {root}'
         )
     lines = map(json.loads, (root / 'captions.jsonl').read_text().splitlines())
@@ -135,7 +135,7 @@ def train(
     """Train a CLIP from scratch.
 
     Args:
-        root: The embedded world.
+        root: The toy dataset.
         steps: Number of updates.
         batch_size: Pairs that are told apart in each step.
         lr: Highest learning rate (AdamW; linear warm-up, then cosine to 0).

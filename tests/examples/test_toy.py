@@ -1,4 +1,4 @@
-"""The embedded world, its CLIP, its configs, and the quickstart's stages."""
+"""The toy dataset, its CLIP, its configs, and the quickstart's stages."""
 
 import hashlib
 import io

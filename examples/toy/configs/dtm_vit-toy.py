@@ -1,4 +1,4 @@
-"""DTM pre-training of a small ViT on the embedded world, a minute or two on 2 cores.
+"""DTM pre-training of a small ViT on the toy dataset, a minute or two on 2 cores.
 
 The big configs' classes and pipeline at 64 pixels; `make quickstart` runs it.
 Hardware:  any CPU

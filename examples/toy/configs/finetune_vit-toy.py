@@ -1,4 +1,4 @@
-"""Fine-tuning on the embedded world's classes, half a minute on 2 cores.
+"""Fine-tuning on the toy dataset's classes, half a minute on 2 cores.
 
 Table 13's recipe, shortened; crops and flips alone, since RandAugment, Mixup and
 the like cost more in so few epochs than they bring. It also names the data

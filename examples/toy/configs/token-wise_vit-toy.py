@@ -1,4 +1,4 @@
-"""The token-wise baseline on the embedded world: no morphing, all else is DTM's.
+"""The token-wise baseline on the toy dataset: no morphing, all else is DTM's.
 
 Hardware:  any CPU
 Command:   tools/dist_train.sh examples/toy/configs/token-wise_vit-toy.py 2

@@ -1,4 +1,4 @@
-"""UperNet on the embedded world: ten shapes and six grounds, ADE20K's layout.
+"""UperNet on the toy dataset: ten shapes and six grounds, ADE20K's layout.
 
 The big configs' model, data pipeline and schedule, made small. Images are 96
 pixels wide, half as much again as in pre-training, so that tables of relative
