@@ -58,6 +58,19 @@ TRANSFORMERS_TOP = {
     'ln1': 'layernorm',
     'ln2': 'pooler.layernorm',
 }
+# timm's models of BEiT v2, and what they have in common.
+TIMM_MODELS = {
+    'beitv2_base_patch16_224': dict(embed_dim=768, depth=12, num_heads=12),
+    'beitv2_large_patch16_224': dict(embed_dim=1024, depth=24, num_heads=16),
+}
+TIMM_USUAL = dict(
+    mlp_ratio=4.0,
+    patch_size=16,
+    img_size=224,
+    in_chans=3,
+    init_values=1e-5,
+    qkv_bias=True,
+)
 # What mmdtm's students see: ImageNet's, for pixels of 0 to 1.
 IMAGE_MEAN = [0.485, 0.456, 0.406]
 IMAGE_STD = [0.229, 0.224, 0.225]
@@ -241,10 +254,26 @@ def to_timm(state: State) -> tuple[State, str]:
     converted = {rename(n): v for n, v in weights.items() if n != 'mask_token'}
     converted.update({f'head.{name}': value for name, value in head.items()})
 
-    large = dict(embed_dims=1024, num_layers=24, num_heads=16)
-    is_large = all(arch[key] == value for key, value in large.items())
-    name = 'beitv2_large_patch16_224' if is_large else 'beitv2_base_patch16_224'
-    given = dict(
+    arguments = _timm_arguments(weights, arch)
+    name = next(
+        (
+            name
+            for name, sizes in TIMM_MODELS.items()
+            if sizes.items() <= arguments.items()
+        ),
+        'beitv2_base_patch16_224',
+    )
+    usual = TIMM_USUAL | TIMM_MODELS[name]
+    arguments = {key: v for key, v in arguments.items() if v != usual[key]}
+    arguments['num_classes'] = len(head['weight']) if head else 0
+    arguments['global_pool'] = 'avg' if pooled else 'token'
+    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
+    return converted, f'{name!r}, {text}'
+
+
+def _timm_arguments(weights: State, arch: dict[str, int]) -> dict:
+    """The architecture in the words of timm's ``Beit``."""
+    return dict(
         embed_dim=arch['embed_dims'],
         depth=arch['num_layers'],
         num_heads=arch['num_heads'],
@@ -256,22 +285,6 @@ def to_timm(state: State) -> tuple[State, str]:
         init_values=1e-5 if 'layers.0.gamma_1' in weights else 0,
         qkv_bias='layers.0.attn.q_bias' in weights,
     )
-    usual = dict(
-        embed_dim=1024 if is_large else 768,
-        depth=24 if is_large else 12,
-        num_heads=16 if is_large else 12,
-        mlp_ratio=4.0,
-        patch_size=16,
-        img_size=224,
-        in_chans=3,
-        init_values=1e-5,
-        qkv_bias=True,
-    )
-    arguments = {key: value for key, value in given.items() if value != usual[key]}
-    arguments['num_classes'] = len(head['weight']) if head else 0
-    arguments['global_pool'] = 'avg' if pooled else 'token'
-    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
-    return converted, f'{name!r}, {text}'
 
 
 def to_transformers(state: State) -> tuple[State, dict]:

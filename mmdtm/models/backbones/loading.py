@@ -184,34 +184,24 @@ def _carry_shared_table(backbone: 'DTMViT', given: dict, who: str) -> str:
     own = [f'layers.{i}.attn.{TABLE}' for i in range(backbone.num_layers)]
     has_own = any(name in given for name in own)
     has_shared = SHARED_TABLE in given
-    if (
-        has_own
-        and not backbone.use_rel_pos_bias
-        or (
-            has_shared
-            and not backbone.use_rel_pos_bias
-            and not backbone.use_shared_rel_pos_bias
-        )
+    if not has_own and not has_shared:
+        return 'none'
+    if not backbone.use_rel_pos_bias and (
+        has_own or not backbone.use_shared_rel_pos_bias
     ):
         raise ValueError(
             f'{who}: the checkpoint has position tables that this backbone has no '
             'place for; set use_rel_pos_bias=True.'
         )
-    if has_shared and not backbone.use_shared_rel_pos_bias:
+    zeros = torch.zeros_like(next(given[n] for n in (SHARED_TABLE, *own) if n in given))
+    if backbone.use_rel_pos_bias and not has_own:
+        given.update(dict.fromkeys(own, zeros))
+    if backbone.use_shared_rel_pos_bias:
+        given.setdefault(SHARED_TABLE, zeros)
+    elif has_shared:
         shared = given.pop(SHARED_TABLE)
-        if not has_own:
-            given.update({name: shared.clone() for name in own})
-        else:
-            given.update({name: given[name] + shared for name in own if name in given})
+        given.update({name: given[name] + shared for name in own if name in given})
         return f"each layer's own position table and the shared one, {len(own)} layers"
-    if (
-        has_own != has_shared
-        and backbone.use_rel_pos_bias
-        and (backbone.use_shared_rel_pos_bias)
-    ):
-        absent = own if has_shared else [SHARED_TABLE]
-        like = given[SHARED_TABLE if has_shared else own[0]]
-        given.update({name: torch.zeros_like(like) for name in absent})
     return 'none'
 
 
