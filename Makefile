@@ -50,7 +50,7 @@ test-tables: install  ## Every chain behind the paper's tables, small, on made d
 	rm -rf work_dirs/tables-smoke
 	$(VENV)/bin/python tools/reproduce.py all --run --smoke
 
-docs-tables: install  ## Bring docs/tables.md up to date
+docs-tables: install  ## Bring docs/tables.md and the model index up to date
 	$(VENV)/bin/python tools/docs_tables.py
 
 coverage: install  ## Branch coverage of the core (mmdtm/morphing)

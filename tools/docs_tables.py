@@ -1,15 +1,18 @@
-"""Bring the tables of docs/tables.md up to date (make docs-tables).
+"""Bring what is made of the configs' cards up to date (make docs-tables).
 
-Between ``<!-- table N -->`` and ``<!-- end -->`` the page has table N's values, from
-mmdtm/report/paper.json, with the configs behind each, and what the configs' cards
-say. The text around it is written by hand. ``--check`` changes nothing and exits
-with 1 if the page is not up to date.
+In docs/tables.md, between ``<!-- table N -->`` and ``<!-- end -->``: table N's values,
+from mmdtm/report/paper.json, with the configs behind each, and what the configs'
+cards say. The text around it is written by hand. In configs/, the metafiles that
+model-index.yml imports, which mim and ``mmpretrain.list_models`` read. ``--check``
+changes nothing and exits with 1 if a file is not up to date.
 """
 
 import argparse
 import re
 import sys
 from pathlib import Path
+
+import yaml
 
 from mmdtm.io import write_text
 from mmdtm.report.cards import Card, read_card
@@ -19,7 +22,7 @@ from mmdtm.run_record import config_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs/tables.md'
-CONFIGS = ROOT / 'configs'
+CONFIGS = METAFILES = ROOT / 'configs'
 REGION = re.compile(r'(<!-- table (.+?) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
@@ -80,10 +83,68 @@ def region(cards: dict[str, Card], target: str) -> str:
     return '\n'.join(lines)
 
 
-def generate(page: str) -> str:
+def generate_page(cards: dict[str, Card]) -> str:
     """The page with its tables as they should be."""
-    cards = read_cards()
+    page = PAGE.read_text(encoding='utf-8')
     return REGION.sub(lambda m: m[1] + '\n' + region(cards, m[2]) + '\n' + m[3], page)
+
+
+def model_entry(name: str, card: Card) -> dict:
+    """A config as OpenMMLab's model index has it.
+
+    There are neither weights nor results: none of these runs has been made at
+    full scale, and the paper's values are not those of a checkpoint here.
+    """
+    data = {
+        'segmentation': 'ADE20K',
+        'transfer': name.split('_')[-1],
+    }.get(card.stage, 'ImageNet-1k')
+    length, unit = re.search(r'_(\d+)(e|k)(_|$)', name).group(1, 2)
+    entry = dict(
+        Name=name,
+        Metadata={
+            'Title': card.title.rstrip('.'),
+            'Training Data': data,
+            **({'Epochs': int(length)} if unit == 'e' else {}),
+            **({'Iterations': int(length) * 1000} if unit == 'k' else {}),
+        },
+    )
+    entry |= {'In Collection': 'DTM', 'Config': f'configs/{name}.py'}
+    task = {
+        'pre-training': None,
+        'segmentation': 'Semantic Segmentation',
+    }.get(card.stage, 'Image Classification')
+    if task:
+        entry['Results'] = [dict(Task=task, Dataset=data, Metrics={})]
+    return entry
+
+
+def generate_metafiles(cards: dict[str, Card]) -> dict[Path, str]:
+    """mmpretrain's configs and mmsegmentation's, since neither builds the other's."""
+    collection = dict(
+        Name='DTM',
+        Metadata=dict(Architecture=['Vision Transformer']),
+        Paper=dict(
+            Title='Morphing Tokens Draw Strong Masked Image Models',
+            URL='https://arxiv.org/abs/2401.00254',
+        ),
+    )
+    head = '# Written by make docs-tables from the cards of the configs.\n'
+    segmentation = {n: c for n, c in cards.items() if c.stage == 'segmentation'}
+    others = {n: c for n, c in cards.items() if n not in segmentation}
+    contents = {
+        METAFILES / 'metafile.yml': dict(
+            Collections=[collection],
+            Models=[model_entry(*item) for item in others.items()],
+        ),
+        METAFILES / 'segmentation/metafile.yml': dict(
+            Models=[model_entry(*item) for item in segmentation.items()],
+        ),
+    }
+    return {
+        path: head + yaml.safe_dump(content, sort_keys=False, width=88)
+        for path, content in contents.items()
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,14 +153,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--check', action='store_true', help='only compare')
     args = parser.parse_args(argv)
-    old = PAGE.read_text(encoding='utf-8')
-    new = generate(old)
-    if args.check and new != old:
-        print(f'{PAGE} is not up to date. Run make docs-tables.', file=sys.stderr)
-        return 1
-    if new != old:
-        write_text(PAGE, new)
-    return 0
+    cards = read_cards()
+    stale = 0
+    for path, text in {PAGE: generate_page(cards), **generate_metafiles(cards)}.items():
+        if path.is_file() and path.read_text(encoding='utf-8') == text:
+            continue
+        if args.check:
+            print(f'{path} is not up to date. Run make docs-tables.', file=sys.stderr)
+            stale = 1
+        else:
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, text)
+    return stale
 
 
 if __name__ == '__main__':
