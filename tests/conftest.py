@@ -12,8 +12,7 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import Phase, settings  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[1]
+from tiny import draw_classes  # noqa: E402
 
 # For `make mutation`, where most runs are to fail: the same examples each time, and
 # no search for a smaller one.
@@ -29,18 +28,22 @@ def _seed():
 
 
 @pytest.fixture(scope='session')
-def photos() -> Path:
-    """Folder of real photographs in ImageNet layout (train/, val/).
-
-    ``MMDTM_PHOTOS`` names another place; the test is skipped where there are
-    none.
-    """
-    folder = Path(
-        os.environ.get('MMDTM_PHOTOS', ROOT.parent / 'shared/data/imagenet-sample')
-    )
-    if not (folder / 'train').is_dir():
-        pytest.skip(f'no photographs under {folder}')
-    return folder
+def photos(tmp_path_factory) -> Path:
+    """Folder in ImageNet's layout: of noise, unless MMDTM_PHOTOS names another."""
+    if 'MMDTM_PHOTOS' in os.environ:
+        return Path(os.environ['MMDTM_PHOTOS'])
+    root = tmp_path_factory.mktemp('photos')
+    names = ['n01440764', 'n01443537', 'n15075141']
+    for split in ('train', 'val'):
+        draw_classes(
+            root / split,
+            dict.fromkeys(names, (128, 128, 128)),
+            each=4,
+            size=(90, 120),
+            noise=127,
+            suffix='JPEG',
+        )
+    return root
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +54,8 @@ def _scope():
 
     with forget_new(DefaultScope):
         yield
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The fast tests come first: what they find need not wait for the slow ones."""
+    items.sort(key=lambda item: item.get_closest_marker('slow') is not None)

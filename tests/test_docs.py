@@ -4,11 +4,11 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from tiny import ARCH, dtm_config
 
 import mmdtm.plugin  # noqa: F401
 from mmdtm.models.target_generators import OpenCLIPGenerator
@@ -99,9 +99,6 @@ def test_the_soft_assignment_works_in_the_loss():
     torch.testing.assert_close(dtm_loss(u, v, [shared]), expected / 24)
 
 
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
-
-
 def take_step(model, side: int) -> dict[str, torch.Tensor]:
     """Take one training step; return what was logged. Every parameter must move."""
     grid = side // 16
@@ -122,7 +119,6 @@ def take_step(model, side: int) -> dict[str, torch.Tensor]:
     return logged
 
 
-@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 def test_the_teacher_of_ones_own_trains_a_student(tmp_path):
     exec(block_with('class MMPretrainGenerator'), {})
     vit = MODELS.build(
@@ -138,21 +134,11 @@ def test_the_teacher_of_ones_own_trains_a_student(tmp_path):
     torch.testing.assert_close(teacher(images), expected)
 
     model = MODELS.build(
-        dict(
-            type='DTM',
-            data_preprocessor=dict(
-                type='DTMDataPreprocessor', mean=[124] * 3, std=[58] * 3
-            ),
-            backbone=dict(type='DTMPretrainViT', arch=ARCH, img_size=64),
-            head=dict(type='DTMHead'),
-            target_generator=dict(config, random_weights=True),
-            morphing=dict(type='BipartiteMorphing'),
-        )
+        dtm_config() | dict(target_generator=dict(config, random_weights=True))
     )
     assert list(take_step(model, 64)) == ['loss']
 
 
-@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 def test_the_fourth_framework_trains():
     exec(block_with('class MaskFeatDTM'), {})
     scope = {}

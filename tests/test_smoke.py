@@ -28,7 +28,6 @@ def test_made_images_are_whole_whoever_is_faster(draw, tmp_path, monkeypatch):
     assert list(root.parent.iterdir()) == [root]
 
 
-@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 def test_a_try_stays_apart_from_the_real_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_tool('train.py', ROOT / 'configs/dtm_vit-s_300e.py', '--smoke')

@@ -1,5 +1,6 @@
 """A run of a second: a small classifier on 16 drawn images, on one CPU."""
 
+import importlib.util
 import json
 import os
 import runpy
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import numpy as np
@@ -84,6 +86,16 @@ def forget_new(*kinds: type) -> Iterator[None]:
         for kind, names in zip(kinds, before, strict=True):
             for new in set(kind._instance_dict) - names:
                 del kind._instance_dict[new]
+
+
+def load_tool(name: str) -> ModuleType:
+    """tools/<name> as a module, to call its parts."""
+    path = ROOT / 'tools' / name
+    spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_tool(name: str, *args) -> None:

@@ -1,9 +1,7 @@
 """Table 14 read back from what the configs build, ADE20K's layout, small runs."""
 
 import copy
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +17,7 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS, METRICS, MODELS
 from PIL import Image
 from sklearn.metrics import confusion_matrix
+from tiny_run import run_tool
 
 from mmdtm.engine.launch import build_runner, fit_to_device
 
@@ -208,31 +207,18 @@ def test_known_confusion_scores_what_scikit_learn_says():
     assert 10 < result['mIoU'] < 60
 
 
-def tool(name: str, *argv: str) -> None:
-    """Run a tool of tools/ in this process."""
-    path = CONFIGS.parent / f'tools/{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    old, sys.argv = sys.argv, [str(path), *argv]
-    try:
-        module.main()
-    finally:
-        sys.argv = old
-
-
 def test_trains_validates_and_draws_its_predictions(tmp_path, monkeypatch, capsys):
     """tools/train.py, then tools/test.py --show-dir, slide and whole."""
     draw_ade(tmp_path / 'data', images=2, size=(72, 115))
     monkeypatch.chdir(tmp_path)
     cfg = small_run(tmp_path / 'data', tmp_path / 'run')
     cfg.dump('small.py')
-    tool('train', 'small.py')
+    run_tool('train.py', 'small.py')
     assert (tmp_path / 'run/iter_2.pth').is_file()
     shown = {}
     for mode in ('slide', 'whole'):
-        tool(
-            'test', 'small.py', 'run/iter_2.pth', '--show-dir', f'show_{mode}',
+        run_tool(
+            'test.py', 'small.py', 'run/iter_2.pth', '--show-dir', f'show_{mode}',
             '--out', f'{mode}.json', '--work-dir', f'test_{mode}',
             '--cfg-options', f'model.test_cfg.mode={mode}',
         )  # fmt: skip

@@ -1,23 +1,15 @@
 """docs/tables.md and the model index say what the paper's file and the cards say."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from modelindex.load_model_index import load
+from tiny_run import ROOT, load_tool
 
 from mmdtm.report.paper import paper_tables
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools/docs_tables.py'
-    spec = importlib.util.spec_from_file_location('docs_tables', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('docs_tables.py')
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,6 @@ from mmdtm.smoke import shrink
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CONFIG = CONFIGS / 'dtm_vit-b_300e.py'
-pytestmark = pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 
 
 class DrawRecorder(Hook):

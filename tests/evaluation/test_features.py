@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.registry import MODELS, TRANSFORMS
-from PIL import Image
+from tiny import COLOURS, draw_classes, loader_config
 from torch import nn
 
 import mmdtm.plugin  # noqa: F401
@@ -18,38 +18,13 @@ from mmdtm.smoke import shrink_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
-COLOURS = {'blue': (0, 0, 255), 'green': (0, 255, 0), 'red': (255, 0, 0)}
-
 
 def draw(root, split: str, images: int, colours=COLOURS) -> None:
-    for name, colour in colours.items():
-        (root / split / name).mkdir(parents=True)
-        for i in range(images):
-            shade = tuple(max(0, value - 20 * i) for value in colour)
-            path = root / split / name / f'{i}.png'
-            Image.new('RGB', (16, 16), shade).save(path)
+    draw_classes(root / split, colours, images, fade=20)
 
 
 def loader(root, split: str, images_per_class=None, **dataset):
-    return build_loader(
-        dict(
-            batch_size=2,
-            num_workers=0,
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(
-                type='mmpretrain.ImageFolder',
-                data_root=str(root),
-                data_prefix=split,
-                pipeline=[
-                    dict(type='mmpretrain.LoadImageFromFile'),
-                    dict(type='mmpretrain.PackInputs'),
-                ],
-                **dataset,
-            ),
-        ),
-        images_per_class,
-    )
+    return build_loader(loader_config(root, split, **dataset), images_per_class)
 
 
 class Mean(nn.Module):
@@ -180,7 +155,6 @@ def test_two_processes_share_the_images_and_get_all_features(tmp_path):
         assert result.get('knn_top1') == (100 if rank == 0 else None)
 
 
-@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 @pytest.mark.parametrize('name', ['mae', 'mae-dtm', 'beitv2-dtm', 'byol-dtm'])
 def test_masked_models_see_whole_images(name, tmp_path):
     """Features are a function of the image: no mask is drawn for them."""

@@ -5,8 +5,6 @@ import mmdtm.plugin  # noqa: F401  # isort: skip
 import argparse
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +16,13 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models.beit import Beit
+from tiny import ARCH
+from tiny_run import run_tool
 
 from mmdtm.io import converters
 from mmdtm.io.weights import read_weights
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
 
-ROOT = Path(__file__).resolve().parents[2]
-ARCH = dict(embed_dims=48, num_layers=3, num_heads=3, feedforward_channels=96)
 SHARED = 'rel_pos_bias.relative_position_bias_table'
 
 
@@ -85,16 +83,9 @@ def images(request) -> torch.Tensor:
     return load_photos(request.getfixturevalue('photos'), 64)
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """Runs a converter as from the command line."""
-
-    def run(name: str, *arguments) -> None:
-        path = ROOT / 'tools/converters' / name
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
-        runpy.run_path(str(path), run_name='__main__')
-
-    return run
+def script(name: str, *arguments) -> None:
+    """Run a converter as from the command line."""
+    run_tool(f'converters/{name}', *arguments)
 
 
 def timm_model(state, path: Path) -> torch.nn.Module:
@@ -240,7 +231,7 @@ def beit_checkpoint(
     model = Beit(
         img_size=64,
         embed_dim=48,
-        depth=3,
+        depth=2,
         num_heads=3,
         mlp_ratio=2,
         num_classes=0 if pretraining else 5,
@@ -283,7 +274,7 @@ def test_from_beit__pretrained_computes_the_same(wrapper, tmp_path):
 
 
 @torch.no_grad()
-def test_from_beit__converted_file_starts_fine_tuning(tmp_path, script, capsys):
+def test_from_beit__converted_file_starts_fine_tuning(tmp_path, capsys):
     """The command line, then init_cfg: tables summed as from mmdtm's own file."""
     theirs = beit_checkpoint(tmp_path / 'beit.pth')
     target = tmp_path / 'converted.pth'
@@ -369,7 +360,7 @@ EXPORTS = [
 
 
 @pytest.mark.parametrize(('name', 'target', 'weights'), EXPORTS)
-def test_scripts__write_what_they_say(name, target, weights, tmp_path, script, capsys):
+def test_scripts__write_what_they_say(name, target, weights, tmp_path, capsys):
     backbone = pretrained()
     source = tmp_path / 'epoch_300.pth'
     log = {'train/loss': HistoryBuffer([1.0], [1])}  # as a Runner saves it
@@ -387,7 +378,7 @@ def test_scripts__write_what_they_say(name, target, weights, tmp_path, script, c
         transformers = pytest.importorskip('transformers')
         eval(call, {'transformers': transformers})
         config = json.loads((tmp_path / 'out/config.json').read_text())
-        assert config['hidden_size'] == 48 and config['num_hidden_layers'] == 3
+        assert config['hidden_size'] == 48 and config['num_hidden_layers'] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'epoch_300.pth',
         target,
@@ -395,7 +386,7 @@ def test_scripts__write_what_they_say(name, target, weights, tmp_path, script, c
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
-def test_scripts__help(name, script, capsys):
+def test_scripts__help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         script(name, '--help')
     assert stop.value.code == 0
@@ -412,7 +403,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
-def test_scripts__hostile_pickle_is_refused_and_never_run(name, tmp_path, script):
+def test_scripts__hostile_pickle_is_refused_and_never_run(name, tmp_path):
     source, trace = tmp_path / 'hostile.pth', tmp_path / 'trace'
     state = checkpoint_of(pretrained())
     torch.save({'state_dict': state, 'extra': Hostile(trace)}, source)
@@ -426,7 +417,7 @@ def test_scripts__hostile_pickle_is_refused_and_never_run(name, tmp_path, script
 
 @pytest.mark.parametrize('name', SCRIPTS)
 @pytest.mark.parametrize('damage', ['absent', 'truncated', 'no weights'])
-def test_scripts__bad_sources_are_named(name, damage, tmp_path, script):
+def test_scripts__bad_sources_are_named(name, damage, tmp_path):
     source = tmp_path / 'source.pth'
     if damage == 'truncated':
         torch.save({'state_dict': checkpoint_of(pretrained())}, source)
@@ -439,7 +430,7 @@ def test_scripts__bad_sources_are_named(name, damage, tmp_path, script):
 
 
 @pytest.mark.parametrize(('name', 'target', 'weights'), EXPORTS)
-def test_scripts__nothing_is_overwritten(name, target, weights, tmp_path, script):
+def test_scripts__nothing_is_overwritten(name, target, weights, tmp_path):
     source = tmp_path / 'source.pth'
     torch.save({'state_dict': checkpoint_of(pretrained())}, source)
     (tmp_path / target).write_text('mine')

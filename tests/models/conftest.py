@@ -1,43 +1,18 @@
 """A student, a teacher and batches small enough for a unit test."""
 
-import warnings
-
 import pytest
+import tiny
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import mmdtm.plugin  # noqa: F401
 
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
-CLIP = dict(
-    embed_dim=24,
-    vision_cfg=dict(image_size=64, layers=2, width=32, head_width=16, patch_size=16),
-    text_cfg=dict(context_length=8, vocab_size=16, width=32, heads=2, layers=1),
-)
-
 
 @pytest.fixture
 def dtm_cfg() -> dict:
     """Config of a tiny DTM: 64-pixel images, a 4 x 4 grid, D = 24."""
-    return dict(
-        type='DTM',
-        data_preprocessor=dict(
-            type='DTMDataPreprocessor',
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
-        ),
-        backbone=dict(type='DTMPretrainViT', arch=ARCH, img_size=64),
-        head=dict(type='DTMHead'),
-        target_generator=dict(
-            type='OpenCLIPGenerator',
-            model='tiny',
-            model_config=CLIP,
-            pretrained=None,
-            random_weights=True,
-        ),
-        morphing=dict(type='BipartiteMorphing', num_iters=(1, 4), seed=0),
-    )
+    return tiny.dtm_config()
 
 
 @pytest.fixture
@@ -45,9 +20,7 @@ def build():
     """Build a model from its config, initialised and in training mode."""
 
     def build_model(cfg: dict) -> torch.nn.Module:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'RANDOM TEACHER')
-            model = MODELS.build(cfg)
+        model = MODELS.build(cfg)
         model.init_weights()
         return model.train()
 

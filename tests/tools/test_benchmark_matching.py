@@ -1,25 +1,20 @@
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import load_tool, run_tool
 
 from mmdtm.morphing import bipartite_matching
 
-SCRIPT = Path(__file__).parents[2] / 'tools/benchmark/matching.py'
+SCRIPT = 'benchmark/matching.py'
 
 
-def test_figures__of_every_way_are_written(tmp_path, monkeypatch, capsys):
+def test_figures__of_every_way_are_written(tmp_path, capsys):
     out = tmp_path / 'figures.json'
     arguments = (
         '--batch 2 --tokens 13 --channels 4 --num-iters 1 3 --repeats 2 --warmup 1'
     )
-    monkeypatch.setattr(
-        'sys.argv',
-        [str(SCRIPT), *arguments.split(), '--device', 'cpu', '--out', str(out)],
-    )
-    runpy.run_path(str(SCRIPT), run_name='__main__')
+    run_tool(SCRIPT, *arguments.split(), '--device', 'cpu', '--out', out)
     figures = json.loads(out.read_text())
     assert (figures['tokens'], figures['num_morphed']) == (13, 6)
     assert len(figures['median_seconds']) == 8
@@ -29,7 +24,7 @@ def test_figures__of_every_way_are_written(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('schedule', [(4,), (2, 0, 5), (20, 0, 0, 0, 0)])
 def test_feature_matching__gives_the_groups_of_the_gram_matrix(schedule):
-    feature_matching = runpy.run_path(str(SCRIPT))['feature_matching']
+    feature_matching = load_tool(SCRIPT).feature_matching
     tokens = torch.randn(3, 17, 5, dtype=torch.float64)
     theirs = feature_matching(tokens, schedule)
     ours = bipartite_matching(tokens, schedule)

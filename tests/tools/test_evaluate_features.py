@@ -1,6 +1,5 @@
 """tools/evaluate_features.py on a tiny checkpoint and made images."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,22 +13,18 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from tiny import ARCH
+from tiny_run import ROOT, load_tool
 
 import mmdtm.plugin  # noqa: F401
 from mmdtm.evaluation.features import pool
 
-ROOT = Path(__file__).resolve().parents[2]
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 SYNSETS = ['n01440764', 'n01443537', 'n15075141']
 
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools/evaluate_features.py'
-    spec = importlib.util.spec_from_file_location('evaluate_features', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('evaluate_features.py')
 
 
 @pytest.fixture

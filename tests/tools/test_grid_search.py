@@ -1,6 +1,5 @@
 """Grid searches, most over a stub that "trains" in a moment."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -14,14 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import ROOT, load_tool
 
 from mmdtm.report import find_runs
 
-ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/grid_search.py'
-_spec = importlib.util.spec_from_file_location('grid_search_tool', TOOL)
-tool = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tool)
+tool = load_tool('grid_search.py')
 
 CONFIG = """
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
@@ -157,7 +153,7 @@ def test_table_agrees_with_numpy(stub, search):
 def start(stub: Path, *more: str, seconds: float) -> subprocess.Popen:
     """Start the tool as a process of its own, on runs that take so long."""
     return subprocess.Popen(
-        [sys.executable, str(TOOL), *arguments(stub, *more)],
+        [sys.executable, tool.__file__, *arguments(stub, *more)],
         env=os.environ | dict(STUB_SECONDS=str(seconds)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

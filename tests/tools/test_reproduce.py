@@ -1,12 +1,12 @@
 """The chains behind the paper's tables: what they are, and what counts as done."""
 
-import importlib.util
 import json
 import shlex
 from pathlib import Path
 
 import pytest
 from fake_runs import accuracy_rows, epoch_rows, write_logs, write_record
+from tiny_run import load_tool
 
 from mmdtm.report.paper import paper_tables
 from mmdtm.reproduce import FIGURES, ROOT, Plan, card_of
@@ -18,11 +18,7 @@ TARGETS = [*paper_tables(), *FIGURES]
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools/reproduce.py'
-    spec = importlib.util.spec_from_file_location('reproduce', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('reproduce.py')
 
 
 def plan_of(root: Path, target: str, *words: str, **options) -> Plan:

@@ -11,8 +11,6 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from tiny_run import run_shell, run_tool, write_config
 
-pytestmark = pytest.mark.filterwarnings('ignore:No GPU here')
-
 SEGMENTATION = """
 custom_imports = dict(imports=['mmdtm.plugin'], allow_failed_imports=False)
 default_scope = 'mmseg'

@@ -1,12 +1,12 @@
 """The throughput of table 11's rows, side by side."""
 
 import json
-import runpy
 from pathlib import Path
+
+from tiny_run import ROOT, run_tool
 
 from mmdtm.report import find_runs
 
-ROOT = Path(__file__).parents[2]
 ROWS = [
     'ablation/kmeans',
     'ablation/layer-wise-kmeans',
@@ -15,15 +15,11 @@ ROWS = [
 ]
 
 
-def test_all_rows_of_table_11_in_one_run(tmp_path, monkeypatch, capsys):
+def test_all_rows_of_table_11_in_one_run(tmp_path, capsys):
     configs = [f'{ROOT}/configs/{row}_vit-b_300e.py' for row in ROWS]
     out = tmp_path / 'results.json'
     options = '--smoke --device cpu --batch-size 3 --steps 2 --warmup 1'
-    monkeypatch.setattr(
-        'sys.argv', ['throughput.py', *configs, *options.split(), '--out', str(out)]
-    )
-    tool = str(ROOT / 'tools/benchmark/throughput.py')
-    runpy.run_path(tool, run_name='__main__')
+    run_tool('benchmark/throughput.py', *configs, *options.split(), '--out', out)
     results = json.loads(out.read_text())
     assert (results['kind'], results['batch']) == ('throughput', 3)
     assert [row['name'] for row in results['rows']] == [

@@ -25,7 +25,6 @@ def load(path: Path) -> dict:
     return CheckpointLoader.load_checkpoint(str(path), 'cpu')
 
 
-@pytest.mark.filterwarnings('ignore:No GPU here')
 def test_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
     config = write_config(tmp_path)
     run_tool('train.py', config, '--work-dir', tmp_path / 'unbroken')
@@ -45,7 +44,6 @@ def test_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
     assert steps == list(range(1, 9))
 
 
-@pytest.mark.filterwarnings('ignore:No GPU here')
 def test_resume_from_a_named_checkpoint(tmp_path):
     config = write_config(tmp_path)
     run_tool('train.py', config, '--work-dir', tmp_path / 'first')
@@ -54,7 +52,6 @@ def test_resume_from_a_named_checkpoint(tmp_path):
     assert [row['step'] for row in log_rows(tmp_path / 'second')] == [5, 6, 7, 8]
 
 
-@pytest.mark.filterwarnings('ignore:No GPU here')
 def test_resume_runs_nothing_that_a_checkpoint_brings(tmp_path):
     config = write_config(tmp_path)
     run = ('train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options')
@@ -77,7 +74,6 @@ def test_resume_without_a_checkpoint_says_where_and_what_to_do(tmp_path):
     assert not empty.exists(), 'nothing was started'
 
 
-@pytest.mark.filterwarnings('ignore:No GPU here')
 def test_auto_scale_lr(tmp_path):
     config = write_config(tmp_path, 'auto_scale_lr = dict(base_batch_size=16)')
     args = ('--no-validate', '--cfg-options', 'train_cfg.max_epochs=1')
@@ -93,7 +89,6 @@ def test_auto_scale_lr_needs_a_batch_size(tmp_path):
         run_tool('train.py', write_config(tmp_path), '--auto-scale-lr')
 
 
-@pytest.mark.filterwarnings('ignore:No GPU here')
 @pytest.mark.parametrize('validate', [True, False])
 def test_no_validate(tmp_path, validate):
     config = write_config(tmp_path)

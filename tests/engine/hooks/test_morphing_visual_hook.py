@@ -4,7 +4,6 @@ import mmdtm.plugin  # noqa: F401  # isort: skip
 
 import copy
 import io
-import warnings
 from unittest import mock
 
 import numpy as np
@@ -15,40 +14,13 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
+from tiny import dtm_config
 
 from mmdtm.engine.hooks import MorphingVisualHook
 from mmdtm.visualization import morphing_sheet
 
-CLIP = dict(
-    embed_dim=24,
-    vision_cfg=dict(image_size=64, layers=2, width=32, head_width=16, patch_size=16),
-    text_cfg=dict(context_length=8, vocab_size=16, width=32, heads=2, layers=1),
-)
-MODEL = dict(
-    type='DTM',
-    data_preprocessor=dict(
-        type='DTMDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True,
-    ),
-    backbone=dict(
-        type='DTMPretrainViT',
-        arch=dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96),
-        img_size=64,
-    ),
-    head=dict(type='DTMHead'),
-    target_generator=dict(
-        type='OpenCLIPGenerator',
-        model='tiny',
-        model_config=CLIP,
-        pretrained=None,
-        random_weights=True,
-    ),
-    morphing=dict(
-        type='BipartiteMorphing', num_iters=(1, 4), partition='random', seed=0
-    ),
-)
+MODEL = dtm_config()
+MODEL['morphing'].update(partition='random')
 
 
 @DATASETS.register_module()
@@ -65,13 +37,6 @@ class MaskedNoise(torch.utils.data.Dataset):
         sample.mask = torch.zeros(4, 4, dtype=torch.bool)
         sample.mask[:2, index % 3 : index % 3 + 2] = True
         return dict(inputs=image, data_samples=sample)
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'RANDOM TEACHER')
-        yield
 
 
 def make_runner(work_dir, hooks=(), model=MODEL):

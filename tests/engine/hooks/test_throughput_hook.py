@@ -4,7 +4,6 @@ import pytest
 from tiny_run import log_rows, run_tool, write_config
 
 
-@pytest.mark.filterwarnings('ignore:No GPU here')
 def test_images_per_second(tmp_path):
     config = write_config(tmp_path, "custom_hooks = [dict(type='ThroughputHook')]")
     run_tool('train.py', config, '--work-dir', tmp_path / 'run', '--no-validate')

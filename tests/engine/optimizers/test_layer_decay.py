@@ -12,9 +12,9 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
+from tiny import ARCH
 from torch import nn
 
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 CONSTRUCTOR = 'LayerDecayOptimWrapperConstructor'
 
 

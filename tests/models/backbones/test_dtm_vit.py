@@ -8,12 +8,11 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from timm.models.beit import Beit
+from tiny import ARCH
 from torch import nn
 
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
 from mmdtm.models.backbones.position_bias import resize_table
-
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 
 
 def build(cls=DTMViT, **options):

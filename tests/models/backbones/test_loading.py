@@ -14,10 +14,10 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
 from scipy.interpolate import RectBivariateSpline
+from tiny import ARCH
 
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
 
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 SHARED = 'rel_pos_bias.relative_position_bias_table'
 OWN = [f'layers.{i}.attn.relative_position_bias_table' for i in range(2)]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.runner.checkpoint import get_state_dict
+from tiny import ARCH
 
 from mmdtm.models.target_generators.frozen import FrozenTower
 
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 SCALE = 0.5  # layer scale: far from the start, so that no branch is hidden
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmpretrain.models.selfsup import VQKD
 from mmpretrain.registry import MODELS
+from tiny import ARCH
 
 from mmdtm.models.selfsup import VQKDGenerator
 
-ARCH = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
 SIZES = dict(arch=ARCH, img_size=64, num_embed=64, embed_dims=8)
 
 
@@ -54,7 +54,6 @@ def test_it_is_registered_and_normalises_as_the_tokenizer(vqkd_file):
     assert generator.grid_size == (4, 4)
 
 
-@pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
 def test_the_published_size():
     generator = VQKDGenerator(random_weights=True)
     encoder = generator.teacher.encoder

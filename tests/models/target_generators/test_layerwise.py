@@ -12,8 +12,6 @@ from mmdtm.models.target_generators import (
     OpenCLIPGenerator,
 )
 
-pytestmark = pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
-
 TOME = dict(match_keys=True, merge_before_mlp=True, proportional_attention=True)
 
 

@@ -11,8 +11,6 @@ from timm.models import VisionTransformer
 from mmdtm.models.target_generators import SLIPGenerator
 from mmdtm.models.target_generators.slip_generator import ARCHS
 
-pytestmark = pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
-
 ARCH = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 
 

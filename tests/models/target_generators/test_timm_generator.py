@@ -10,8 +10,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from mmdtm.models.target_generators import TimmGenerator
 
-pytestmark = pytest.mark.filterwarnings('ignore:RANDOM TEACHER')
-
 TINY = dict(embed_dim=24, depth=2, num_heads=2)
 
 

@@ -2,35 +2,25 @@
 
 import mmdtm.plugin  # noqa: F401  # isort: skip
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_run
 from PIL import Image
 from tiny_clip import TEMPLATES, save_tiny_clip
-
-FOLDER = Path(__file__).resolve().parents[3] / 'tools/analysis'
+from tiny_run import ROOT
 
 
 @pytest.fixture(scope='session')
 def load_tool():
     """Import a tool by its file's name."""
-
-    def load(name: str):
-        spec = importlib.util.spec_from_file_location(
-            f'tool_{name}', FOLDER / f'{name}.py'
-        )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look themselves up there
-        spec.loader.exec_module(module)
-        return module
-
     # As when run as a script: the tools' shared options lie beside them.
-    sys.path.insert(0, str(FOLDER))
-    yield load
-    sys.path.remove(str(FOLDER))
+    folder = str(ROOT / 'tools/analysis')
+    sys.path.insert(0, folder)
+    yield lambda name: tiny_run.load_tool(f'analysis/{name}.py')
+    sys.path.remove(folder)
 
 
 @pytest.fixture(scope='session')

@@ -3,20 +3,16 @@
 import mmdtm.plugin  # noqa: F401  # isort: skip
 
 import hashlib
-import importlib.util
 import sys
-from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from safetensors import safe_open
+from tiny_run import load_tool
 
 from mmdtm.models.target_generators import OpenCLIPGenerator
 
-SCRIPT = (
-    Path(__file__).resolve().parents[3] / 'tools/converters/openai_clip_to_open_clip.py'
-)
 CONFIG = dict(
     embed_dim=16,
     vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=2),
@@ -28,10 +24,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 
 @pytest.fixture(scope='module')
 def converter():
-    spec = importlib.util.spec_from_file_location('converter', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('converters/openai_clip_to_open_clip.py')
 
 
 @pytest.fixture
