@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-_kept = []  # torch.library definitions live as long as their Library object.
+_kept: list = []  # torch.library definitions live as long as their Library object.
 
 
 def declare_torchvision_ops() -> None:
@@ -163,7 +163,7 @@ def restore_interp2d() -> None:
 class _Turn(float):
     """A hue shift whose product with 255 is the step on a circle of 256."""
 
-    def __mul__(self, steps: int) -> int:
+    def __mul__(self, steps: float) -> int:
         return int(float(self) * steps) % 256
 
 

@@ -111,7 +111,7 @@ def shrink_model(model: ConfigDict) -> None:
     init_cfg = backbone.get('init_cfg')
     if isinstance(init_cfg, dict) and 'checkpoint' in init_cfg:
         # Weights of another small run fit.
-        if not (lineage_of(init_cfg.checkpoint) or {}).get('smoke'):
+        if not (lineage_of(init_cfg['checkpoint']) or {}).get('smoke'):
             backbone.init_cfg = None
 
 

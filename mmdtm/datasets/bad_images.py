@@ -4,13 +4,14 @@ import math
 import random
 
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 
 from .transforms.loading import BadImageError
 
 
-class SkipBadImages:
+class SkipBadImages(BaseDataset):
     """Mixin of a mmpretrain data set: trains on although some images are bad.
 
     An image that ``LoadWholeImage`` refuses is named in the log, counted, and
@@ -23,9 +24,9 @@ class SkipBadImages:
             than one, training stops.
     """
 
-    # Both (len(self),) bool, in shared memory.
-    _read: torch.Tensor | None = None
-    _bad: torch.Tensor | None = None
+    # Both (len(self),) bool, in shared memory, once the list is loaded.
+    _read: torch.Tensor
+    _bad: torch.Tensor
 
     def __init__(self, *args, max_bad_fraction: float = 0.01, **kwargs) -> None:
         if not 0 <= max_bad_fraction <= 1:
@@ -38,7 +39,7 @@ class SkipBadImages:
     def full_init(self) -> None:
         """Load the list of images, before workers are started."""
         super().full_init()
-        if self._bad is None:
+        if not hasattr(self, '_bad'):
             self._bad, self._read = torch.zeros(2, len(self), dtype=torch.bool)
             self._bad.share_memory_()
             self._read.share_memory_()

@@ -11,13 +11,23 @@ from ._files import require
 SOURCE = 'the python version of https://www.cs.toronto.edu/~kriz/cifar.html'
 
 
-class _Official:
-    """Mixin of mmpretrain's CIFAR classes: no download, and images in BGR.
+@DATASETS.register_module()
+class OfficialCIFAR10(CIFAR10):
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 images of 10 classes.
 
     A pickle can run any code when it is read, so only files whose MD5 is the
     official one are. mmpretrain checks that too, but takes a file that differs
-    for one that is missing. The images are as mmcv's loaders give them, so that
-    pipelines and preprocessors are those of any other data set.
+    for one that is missing. The images are in BGR, as mmcv's loaders give them,
+    so that pipelines and preprocessors are those of any other data set.
+
+    Args:
+        data_root: The folder that holds ``cifar-10-batches-py``.
+        split: ``'train'`` or ``'test'``.
+        **kwargs: Of mmpretrain's ``CIFAR10``.
+
+    Raises:
+        FileNotFoundError: If a batch is missing; nothing is downloaded.
+        ValueError: If a file is not the official one.
     """
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
@@ -43,30 +53,9 @@ class _Official:
 
 
 @DATASETS.register_module()
-class OfficialCIFAR10(_Official, CIFAR10):
-    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 images of 10 classes.
-
-    Args:
-        data_root: The folder that holds ``cifar-10-batches-py``.
-        split: ``'train'`` or ``'test'``.
-        **kwargs: Of mmpretrain's ``CIFAR10``.
-
-    Raises:
-        FileNotFoundError: If a batch is missing; nothing is downloaded.
-        ValueError: If a file is not the official one.
-    """
-
-
-@DATASETS.register_module()
-class OfficialCIFAR100(_Official, CIFAR100):
+class OfficialCIFAR100(OfficialCIFAR10, CIFAR100):
     """CIFAR-100 (Krizhevsky, 2009) with its 100 fine labels.
 
     Args:
-        data_root: The folder that holds ``cifar-100-python``.
-        split: ``'train'`` or ``'test'``.
-        **kwargs: Of mmpretrain's ``CIFAR100``.
-
-    Raises:
-        FileNotFoundError: If a batch is missing; nothing is downloaded.
-        ValueError: If a file is not the official one.
+        See :class:`OfficialCIFAR10`; the folder is ``cifar-100-python``.
     """

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,6 @@ from mmengine import dist
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmpretrain.models import BaseSelfSupervisor
-from torch import nn
 from torch.utils.data import DataLoader
 
 
@@ -61,7 +60,7 @@ def pool(outputs: torch.Tensor | tuple, num_extra_tokens: int = 0) -> torch.Tens
 
 @torch.no_grad()
 def extract_features(
-    model: nn.Module, loader: DataLoader, progress: Callable[[int], None] | None = None
+    model: Any, loader: DataLoader, progress: Callable[[int], None] | None = None
 ) -> Features:
     """Run a model's backbone, frozen, over a data set.
 
@@ -70,7 +69,7 @@ def extract_features(
     they were.
 
     Args:
-        model: Has ``backbone`` and ``data_preprocessor``.
+        model: A module that has ``backbone`` and ``data_preprocessor``.
         loader: Gives ``inputs`` (B, 3, H, W) and ``data_samples`` with
             ``gt_label``, in order (no shuffling).
         progress: Called with the number of images of each batch.
@@ -109,9 +108,12 @@ def extract_features(
     model.train(training)
     if not vectors:
         raise ValueError('No image to take features from: the data set is empty.')
-    vectors = torch.cat(vectors)
-    labels = torch.cat(labels).to(vectors.device)
-    return Features(*(_gather(part, len(loader.dataset)) for part in (vectors, labels)))
+    vectors_here = torch.cat(vectors)
+    labels_here = torch.cat(labels).to(vectors_here.device)
+    dataset: Any = loader.dataset
+    return Features(
+        _gather(vectors_here, len(dataset)), _gather(labels_here, len(dataset))
+    )
 
 
 def _gather(part: torch.Tensor, total: int) -> torch.Tensor:
@@ -138,7 +140,8 @@ def build_loader(cfg: dict, images_per_class: int | None = None) -> DataLoader:
             raise ValueError(
                 f'images_per_class must be 1 or more, got {images_per_class}.'
             )
-        seen, kept = Counter(), []
+        seen: Counter[int] = Counter()
+        kept = []
         for index, label in enumerate(dataset.get_gt_labels().tolist()):
             seen[label] += 1
             if seen[label] <= images_per_class:

@@ -119,15 +119,16 @@ def label_images(
         (image, class index) pairs, and one message for every folder whose name
         is no class, its images being left out.
     """
-    labelled, unknown = [], {}
+    labelled = []
+    left_out: dict[str, tuple[str, int]] = {}  # by word: why, and how many
     for image in images:
         word = label or image.absolute().parent.name
         try:
             labelled.append((image, classes.index(word)))
         except ValueError as error:
-            unknown.setdefault(word, [str(error), 0])[1] += 1
+            left_out[word] = str(error), left_out.get(word, ('', 0))[1] + 1
     return labelled, [
-        f'{count} image(s) left out: {message}' for message, count in unknown.values()
+        f'{count} image(s) left out: {why}' for why, count in left_out.values()
     ]
 
 

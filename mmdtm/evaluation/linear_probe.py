@@ -96,6 +96,6 @@ def fit_linear_probe(
         optimizer.step(objective)
     linear.requires_grad_(False)
     # Standardisation belongs to the classifier: put it into the layer.
-    linear.weight /= std
-    linear.bias -= linear.weight @ mean
+    linear.weight.div_(std)
+    linear.bias.sub_(linear.weight @ mean)
     return linear

@@ -222,7 +222,7 @@ class ZeroShotCLIP(nn.Module):
         build = open_clip.CustomTextCLIP if custom else open_clip.CLIP
         with same_weights():
             clip = build(**config)
-        if not random_weights:
+        if pretrained is not None and not random_weights:
             tag = open_clip.get_pretrained_cfg(model, pretrained)
             path = find_weights(model, pretrained, tag)
             weights, _ = read_weights(path)

@@ -7,7 +7,7 @@ import types
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 def read_checkpoint(
     file: str | os.PathLike | IO[bytes],
-    map_location: object = 'cpu',
+    map_location: Any = 'cpu',
     mmap: bool = False,
 ) -> dict:
     """Read a file of ``torch.save`` that holds weights, logs and numbers.
@@ -63,7 +63,7 @@ def read_checkpoint(
             f'{name} is not loaded: it is damaged, or not a checkpoint ({error!r}). '
             'Copy or download it again.'
         ) from error
-    if not isinstance(content, Mapping) or not isinstance(
+    if not isinstance(content, dict) or not isinstance(
         content.get('state_dict', {}), Mapping
     ):
         raise no_weights(name, content)

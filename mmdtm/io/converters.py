@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from .atomic import atomic_write
+from .checkpoints import shorten
 
 State = dict[str, torch.Tensor]
 
@@ -94,6 +95,18 @@ def _renamer(
         return None
 
     return rename
+
+
+def _renamed(weights: State, rename: Callable[[str], str | None]) -> State:
+    """Weights under their new names, none left out."""
+    targets = {name: rename(name) for name in weights}
+    unknown = [name for name, target in targets.items() if target is None]
+    if unknown:
+        raise ValueError(
+            f'The backbone has {shorten(unknown)}, for which BEiT classes have no '
+            'place. Convert a DTMViT or DTMPretrainViT.'
+        )
+    return {str(targets[name]): value for name, value in weights.items()}
 
 
 def from_beit(state: State) -> tuple[State, list[str]]:
@@ -251,7 +264,8 @@ def to_timm(state: State) -> tuple[State, str]:
     """
     weights, arch, pooled, head = _prepare_export(state)
     rename = _renamer(('layers', 'blocks'), BEIT_LAYER, BEIT_TOP)
-    converted = {rename(n): v for n, v in weights.items() if n != 'mask_token'}
+    weights.pop('mask_token', None)
+    converted = _renamed(weights, rename)
     converted.update({f'head.{name}': value for name, value in head.items()})
 
     arguments = _timm_arguments(weights, arch)
@@ -320,7 +334,7 @@ def to_transformers(state: State) -> tuple[State, dict]:
             for name in ('q_bias', 'v_bias'):
                 weights[f'layers.{i}.attn.{name}'] = torch.zeros(arch['embed_dims'])
     rename = _renamer(('layers', 'encoder.layer'), layer, TRANSFORMERS_TOP)
-    converted = {rename(name): value for name, value in weights.items()}
+    converted = _renamed(weights, rename)
     if head:
         converted = {f'beit.{name}': value for name, value in converted.items()}
         converted.update({f'classifier.{name}': v for name, v in head.items()})

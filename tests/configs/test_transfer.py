@@ -45,7 +45,7 @@ def official(monkeypatch, tmp_path_factory):
     """CIFAR's miniatures are the official files here: theirs are the digests."""
     root = tmp_path_factory.mktemp('official')
     cifar10(root), cifar100(root)
-    for kind in (OfficialCIFAR10, OfficialCIFAR100):
+    for kind in (OfficialCIFAR100, OfficialCIFAR10):  # the second is the base
         for part in ('train_list', 'test_list'):
             files = [
                 (name, root / kind.base_folder / name)

@@ -345,6 +345,13 @@ def test_export__what_others_cannot_express_is_named(export, model, match):
         export(model().state_dict())
 
 
+@pytest.mark.parametrize('export', [converters.to_timm, converters.to_transformers])
+def test_export__a_parameter_without_a_place_is_named(export):
+    state = checkpoint_of(pretrained()) | {'backbone.adapter.weight': torch.ones(1)}
+    with pytest.raises(ValueError, match='has adapter.weight, for which .* no place'):
+        export(state)
+
+
 def test_from_beit__other_formats_are_named():
     with pytest.raises(ValueError, match='pos_embed'):
         converters.from_beit({'pos_embed': torch.zeros(1)})

@@ -6,7 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.fileio import (
+    BaseStorageBackend,
+    LocalBackend,
+    get_file_backend,
+    register_backend,
+)
 from mmengine.hooks import CheckpointHook
 from mmpretrain.registry import HOOKS
 
@@ -46,6 +51,7 @@ class AtomicCheckpointHook(CheckpointHook):
         OSError: The last checkpoint of the training cannot be written.
     """
 
+    file_backend: BaseStorageBackend
     # What a save notes down, beside the message hub.
     NOTES = ('last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict')
 
@@ -123,7 +129,7 @@ class AtomicCheckpointHook(CheckpointHook):
         try:
             yield
         except OSError as error:
-            vars(self).update(notes)
+            self.__dict__.update(notes)
             info.clear()
             info.update(info_before)
             if step >= (runner.max_epochs if self.by_epoch else runner.max_iters):

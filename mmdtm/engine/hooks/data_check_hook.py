@@ -1,10 +1,11 @@
 """Wrong data found before the first step."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import nn
 
 from mmdtm.datasets import checks
 
@@ -51,7 +52,7 @@ class DataCheckHook(Hook):
             )
 
 
-def check_num_classes(model: nn.Module, dataset) -> None:
+def check_num_classes(model: Any, dataset: Any) -> None:
     """Raise if a part of the model counts other classes than the data have.
 
     Raises:

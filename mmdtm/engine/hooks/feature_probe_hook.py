@@ -51,12 +51,14 @@ class FeatureProbeHook(Hook):
         self.images_per_class = images_per_class
         self.probe = probe
         self.loader_cfgs = (train_dataloader, val_dataloader)
-        self.loaders: tuple[DataLoader, DataLoader] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Build the loaders, so that missing data stop the run at its start."""
         train, val = self.loader_cfgs
-        self.loaders = build_loader(train, self.images_per_class), build_loader(val)
+        self.loaders: tuple[DataLoader, DataLoader] = (
+            build_loader(train, self.images_per_class),
+            build_loader(val),
+        )
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Probe and report."""

@@ -1,5 +1,7 @@
 """Pictures of block masks and morphed groups while pre-training runs."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
@@ -74,7 +76,7 @@ class MorphingVisualHook(Hook):
         self,
         runner: Runner,
         batch_idx: int,
-        data_batch: dict = None,
+        data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
         """Draw every ``interval`` iterations, in the main process alone."""
@@ -84,7 +86,7 @@ class MorphingVisualHook(Hook):
             )
 
     @torch.no_grad()
-    def draw(self, model: torch.nn.Module, data_batch: dict) -> np.ndarray:
+    def draw(self, model: Any, data_batch: dict) -> np.ndarray:
         """Draw the first images of a batch.
 
         Args:
@@ -126,11 +128,11 @@ class MorphingVisualHook(Hook):
         )
 
 
-def _unwrapped(runner: Runner) -> torch.nn.Module:
+def _unwrapped(runner: Runner) -> Any:
     model = runner.model
     return model.module if is_model_wrapper(model) else model
 
 
-def _dtm_part(model: torch.nn.Module) -> torch.nn.Module:
+def _dtm_part(model: Any) -> Any:
     """What has teacher and morphing: DTM itself, or another framework's branch."""
     return getattr(model, 'dtm', None) or model

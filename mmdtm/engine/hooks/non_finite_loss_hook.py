@@ -33,7 +33,8 @@ class NonFiniteLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Come between the optimizer wrapper's backward pass and its step."""
-        self._losses, self._batches = [], []
+        self._losses: list[torch.Tensor] = []
+        self._batches: list[list[str]] = []  # paths
         wrapper = runner.optim_wrapper
         update_params, step = wrapper.update_params, wrapper.step
 

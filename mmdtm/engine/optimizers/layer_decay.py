@@ -1,5 +1,7 @@
 """Layer-wise learning rate decay for any model whose backbone knows depths."""
 
+from typing import Any
+
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_CONSTRUCTORS
@@ -69,7 +71,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         """Append the parameter groups of the whole model to ``params``."""
-        backbone = getattr(module, 'backbone', None)
+        backbone: Any = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'get_layer_depth'):
             raise ValueError(
                 f'Layer-wise decay asks model.backbone.get_layer_depth, and '
@@ -83,7 +85,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 'constructor.'
             )
         rate = self.paramwise_cfg['layer_decay_rate']
-        groups, depths = {}, {}
+        groups: dict[tuple[float, bool], dict] = {}
+        depths: dict[tuple[float, bool], set[int]] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue

@@ -43,11 +43,10 @@ class Attention(BaseModule):
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias is True)
         self.proj = nn.Linear(embed_dims, embed_dims)
+        self.q_bias = self.v_bias = None
         if qkv_bias == 'qv_bias':
             self.q_bias = nn.Parameter(torch.zeros(embed_dims))
             self.v_bias = nn.Parameter(torch.zeros(embed_dims))
-        else:
-            self.q_bias = self.v_bias = None
         self.relative_position_bias_table = (
             None
             if grid is None
@@ -64,13 +63,12 @@ class Attention(BaseModule):
         Returns:
             (B, 1 + N, C).
         """
-        if self.q_bias is None:
+        if self.q_bias is None or self.v_bias is None:
             qkv = self.qkv(x)
         else:
             no_k_bias = torch.zeros_like(self.v_bias)
-            qkv = F.linear(
-                x, self.qkv.weight, torch.cat([self.q_bias, no_k_bias, self.v_bias])
-            )
+            qkv_bias = torch.cat([self.q_bias, no_k_bias, self.v_bias])
+            qkv = F.linear(x, self.qkv.weight, qkv_bias)
         # (B, 1 + N, 3 * C) -> 3 of (B, H, 1 + N, C / H)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if bias is not None:
@@ -114,13 +112,12 @@ class TransformerLayer(BaseModule):
             act_cfg=dict(type='GELU'),
         )
         self.drop_path = DropPath(drop_path_rate)
+        self.gamma_1 = self.gamma_2 = None
         if layer_scale_init_value > 0:
             self.gamma_1 = nn.Parameter(
                 torch.full((embed_dims,), float(layer_scale_init_value))
             )
             self.gamma_2 = nn.Parameter(self.gamma_1.detach().clone())
-        else:
-            self.gamma_1 = self.gamma_2 = None
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Map (B, 1 + N, C) to the same shape; ``bias`` as in Attention."""
@@ -445,7 +442,7 @@ class DTMViT(BaseBackbone):
         ]
         if not tables:
             return None
-        table = sum(tables[1:], tables[0])
+        table: torch.Tensor = sum(tables[1:], tables[0])
         index = self.position_index
         if grid != self.patch_resolution:
             table = resize_table(table, self.patch_resolution, grid)
@@ -537,14 +534,15 @@ class DTMPretrainViT(DTMViT):
 
     def __init__(
         self,
-        *args,
+        arch: str | dict = 'base',
+        *,
         use_shared_rel_pos_bias: bool = True,
         out_type: str = 'raw',
         final_norm: bool = True,
         **kwargs,
     ) -> None:
         super().__init__(
-            *args,
+            arch,
             use_shared_rel_pos_bias=use_shared_rel_pos_bias,
             out_type=out_type,
             final_norm=final_norm,

@@ -113,7 +113,6 @@ def resize_table(
     Raises:
         ValueError: The table's length is not that of the source grid.
     """
-    source, target = tuple(source), tuple(target)
     if table.ndim != 2 or table.shape[0] != table_length(source):
         raise ValueError(
             f'A relative position bias table for {source[0]} x {source[1]} patches '
