@@ -82,7 +82,7 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
         folder: Where the made images go; drawn unless they are there.
 
     Returns:
-        Config: The same object.
+        The same object.
     """
     cfg.smoke = True  # for the record of the run
     shrink_model(cfg.model)
@@ -186,7 +186,7 @@ def draw_classes(root: Path, classes: int = 2, images: int = STEPS) -> Path:
         images: Of each class.
 
     Returns:
-        Path: ``root``.
+        ``root``.
     """
 
     def draw(folder: Path) -> None:
@@ -210,7 +210,7 @@ def draw_segmentation(root: Path, images: int = STEPS * BATCH) -> Path:
         images: Of each split.
 
     Returns:
-        Path: ``root``.
+        ``root``.
     """
 
     def draw(folder: Path) -> None:

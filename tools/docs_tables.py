@@ -120,7 +120,7 @@ def model_entry(name: str, card: Card) -> dict:
 
 
 def generate_metafiles(cards: dict[str, Card]) -> dict[Path, str]:
-    """mmpretrain's configs and mmsegmentation's, since neither builds the other's."""
+    """Index mmpretrain's configs and mmsegmentation's apart: neither builds both."""
     collection = dict(
         Name='DTM',
         Metadata=dict(Architecture=['Vision Transformer']),

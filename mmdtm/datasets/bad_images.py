@@ -56,7 +56,7 @@ class SkipBadImages(BaseDataset):
 
         Raises:
             OSError: If too many images are bad; names some of them.
-            BadImageError: In test mode, if the image is bad.
+            BadImageError: If the image is bad, in test mode.
         """
         if self.test_mode:
             return super().__getitem__(idx)

@@ -11,7 +11,7 @@ def check_same_classes(first, second) -> None:
     """Raise unless two data sets have the same classes in the same order.
 
     Raises:
-        ValueError: Names the classes that only one of them has.
+        ValueError: If not; names the classes that only one of them has.
     """
     ours, theirs = (dataset.metainfo.get('classes') for dataset in (first, second))
     if ours is None or theirs is None or list(ours) == list(theirs):

@@ -174,7 +174,7 @@ def find_checkpoint(path: str) -> str:
             since), else the newest of its ``epoch_*.pth`` and ``iter_*.pth``.
 
     Raises:
-        FileNotFoundError: No such file, or no checkpoint in the folder.
+        FileNotFoundError: If there is no such file, or no checkpoint in the folder.
     """
     if '://' in path or Path(path).is_file():
         return path

@@ -32,14 +32,16 @@ def probe_features(
         train: Labelled images that neighbours and probe are taken from, with
             the pipeline of testing, not shuffled.
         val: Labelled images to classify.
-        k, temperature: Of :func:`~mmdtm.evaluation.knn.knn_predict`.
-        l2, max_iter: Of :func:`~mmdtm.evaluation.linear_probe.fit_linear_probe`.
+        k: Of :func:`~mmdtm.evaluation.knn.knn_predict`.
+        temperature: Likewise.
+        l2: Of :func:`~mmdtm.evaluation.linear_probe.fit_linear_probe`.
+        max_iter: Likewise.
         progress: Called with the number of images of each batch.
 
     Returns:
-        dict: ``knn_top1`` and ``linear_top1`` in percent, and what each part
-        took in seconds: ``features_s``, ``knn_s``, ``linear_s``. Other
-        processes than the first get an empty one.
+        ``knn_top1`` and ``linear_top1`` in percent, and what each part took in seconds:
+        ``features_s``, ``knn_s``, ``linear_s``. Other processes than the first get an
+        empty one.
 
     Raises:
         ValueError: If both data sets' classes differ.

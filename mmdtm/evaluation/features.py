@@ -38,7 +38,7 @@ def pool(outputs: torch.Tensor | tuple, num_extra_tokens: int = 0) -> torch.Tens
         num_extra_tokens: Leading tokens of (B, N, D) that are no patches.
 
     Returns:
-        Tensor: (B, D) float32.
+        (B, D) float32.
 
     Raises:
         ValueError: If the last output has another number of dimensions.
@@ -75,7 +75,7 @@ def extract_features(
         progress: Called with the number of images of each batch.
 
     Returns:
-        Features: On the model's device.
+        Vectors and labels, on the model's device.
 
     Raises:
         ValueError: If the data have no labels.

@@ -31,11 +31,11 @@ def knn_predict(
         temperature: Above 0.
 
     Returns:
-        Tensor: (m,) int64.
+        (m,) int64.
 
     Raises:
-        ValueError: On shapes that do not fit, an empty bank, or ``k`` or
-            ``temperature`` out of range.
+        ValueError: If shapes do not fit, the bank is empty, or ``k`` or
+            ``temperature`` is out of range.
     """
     if bank.dim() != 2 or queries.dim() != 2 or bank.shape[1] != queries.shape[1]:
         raise ValueError(

@@ -21,10 +21,11 @@ def linear_probe_predict(
         vectors: (n, D), floating point.
         labels: (n,) int64; any numbers, which need not be without gaps.
         queries: (m, D), like ``vectors``.
-        l2, max_iter: Of :func:`fit_linear_probe`.
+        l2: Of :func:`fit_linear_probe`.
+        max_iter: Likewise.
 
     Returns:
-        Tensor: (m,) int64, of the numbers in ``labels``.
+        (m,) int64, of the numbers in ``labels``.
     """
     present, compact = labels.unique(return_inverse=True)
     probe = fit_linear_probe(vectors, compact, l2, max_iter)
@@ -51,10 +52,10 @@ def fit_linear_probe(
         max_iter: L-BFGS iterations at most.
 
     Returns:
-        nn.Linear: Maps vectors (m, D), as they are, to (m, num_classes) logits.
+        Maps vectors (m, D), as they are, to (m, num_classes) logits.
 
     Raises:
-        ValueError: On shapes that do not fit, or fewer than two classes.
+        ValueError: If shapes do not fit, or there are fewer than two classes.
     """
     if vectors.dim() != 2 or labels.shape != vectors.shape[:1]:
         raise ValueError(

@@ -19,12 +19,12 @@ def atomic_write(path: str | Path, exist_ok: bool = True) -> Iterator[Path]:
     in '.tmp', see :func:`remove_leftovers`.
 
     Args:
-        path (str or Path): The name. A folder of that name that is not empty
-            cannot be replaced: remove it at the end of the block.
-        exist_ok (bool): Replace a file of that name.
+        path: The name. A folder of that name that is not empty cannot be replaced:
+            remove it at the end of the block.
+        exist_ok: Replace a file of that name.
 
     Yields:
-        Path: Where to write.
+        Where to write.
 
     Raises:
         FileExistsError: If there is such a file and ``exist_ok`` is False.
@@ -57,7 +57,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
     Call it only while no other process writes there.
 
     Returns:
-        list[Path]: What was removed.
+        What was removed.
     """
     left = [
         path

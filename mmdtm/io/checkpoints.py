@@ -26,17 +26,17 @@ def read_checkpoint(
     numbers, a parsed command line.
 
     Args:
-        file (str, PathLike or binary file): The checkpoint.
+        file: The checkpoint.
         map_location: Device of the tensors, as torch.load takes it.
-        mmap (bool): Leave the tensors on the disk until they are used.
+        mmap: Leave the tensors on the disk until they are used.
 
     Returns:
-        dict: The checkpoint, without ``meta['config']``, Python text that
-        Runner.resume would execute.
+        The checkpoint, without ``meta['config']``, Python text that Runner.resume would
+        execute.
 
     Raises:
-        OSError: The file cannot be opened.
-        ValueError: It is damaged, holds anything that could execute code, holds
+        OSError: If the file cannot be opened.
+        ValueError: If it is damaged, holds anything that could execute code, holds
             no weights, is a TorchScript archive, or would unpack to far more
             than it is.
     """

@@ -121,7 +121,7 @@ def from_beit(state: State) -> tuple[State, list[str]]:
         the head that predicted visual tokens.
 
     Raises:
-        ValueError: The names are not BEiT's, or the model has absolute
+        ValueError: If the names are not BEiT's, or the model has absolute
             position embeddings, which mmdtm's backbone has not.
     """
     if 'pos_embed' in state:
@@ -155,7 +155,7 @@ def backbone_weights(state: State) -> State:
     kinds either or.)
 
     Raises:
-        ValueError: No backbone of mmdtm is in it.
+        ValueError: If no backbone of mmdtm is in it.
     """
     prefix = 'backbone.' if any(n.startswith('backbone.') for n in state) else ''
     weights = {
@@ -192,8 +192,8 @@ def describe(weights: State) -> dict[str, int]:
         img_size, in_channels.
 
     Raises:
-        ValueError: Without position tables, or where their grid is not square,
-            heads or image size cannot be told.
+        ValueError: If there are no position tables, or their grid is not square, so
+            that heads or image size cannot be told.
     """
     table = weights.get(f'layers.0.attn.{TABLE}')
     if table is None:
@@ -260,7 +260,7 @@ def to_timm(state: State) -> tuple[State, str]:
         build the model for it, as Python text without the checkpoint's path.
 
     Raises:
-        ValueError: timm's BEiT cannot express the model, or there is none.
+        ValueError: If timm's BEiT cannot express the model, or there is none.
     """
     weights, arch, pooled, head = _prepare_export(state)
     rename = _renamer(('layers', 'blocks'), BEIT_LAYER, BEIT_TOP)
@@ -317,8 +317,7 @@ def to_transformers(state: State) -> tuple[State, dict]:
         where there is a classifier; and its config.
 
     Raises:
-        ValueError: transformers' BEiT cannot express the model, or there is
-            none.
+        ValueError: If transformers' BEiT cannot express the model, or there is none.
     """
     weights, arch, pooled, head = _prepare_export(state)
     for i in range(arch['num_layers']):
@@ -371,7 +370,7 @@ def write_checkpoint(state: State, target: str | Path) -> None:
     """Write mmdtm's own format.
 
     Raises:
-        FileExistsError: ``target`` exists.
+        FileExistsError: If ``target`` exists.
     """
     with atomic_write(target, exist_ok=False) as path:
         torch.save({'state_dict': state}, path)
@@ -381,8 +380,8 @@ def write_safetensors(state: State, target: str | Path) -> None:
     """Write a .safetensors file.
 
     Raises:
-        FileExistsError: ``target`` exists.
-        ValueError: Its name does not end in .safetensors, by which readers
+        FileExistsError: If ``target`` exists.
+        ValueError: If its name does not end in .safetensors, by which readers
             tell the format.
     """
     if Path(target).suffix != '.safetensors':
@@ -398,7 +397,7 @@ def write_transformers(state: State, config: dict, target: str | Path) -> None:
     deviation that mmdtm's models see, which are not transformers' defaults.
 
     Raises:
-        FileExistsError: ``target`` exists.
+        FileExistsError: If ``target`` exists.
     """
     side = dict(height=config['image_size'], width=config['image_size'])
     preprocessor = dict(

@@ -20,11 +20,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     prefix 'module.' that DDP gives.
 
     Args:
-        path (str or Path): The file.
+        path: The file.
 
     Returns:
-        tuple[dict[str, Tensor], dict[str, str]]: The tensors by name, on the
-        CPU, and a safetensors file's metadata (else empty).
+        The tensors by name, on the CPU, and a safetensors file's metadata (else empty).
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -73,10 +72,10 @@ def check_weights(
     """Compare names and shapes before loading.
 
     Args:
-        path (str or Path): Where ``found`` was read, for the message.
-        expected (Mapping[str, Tensor]): State dict of the network.
-        found (Mapping[str, Tensor]): State dict from the file.
-        description (str): What the file should be, for the message.
+        path: Where ``found`` was read, for the message.
+        expected: State dict of the network.
+        found: State dict from the file.
+        description: What the file should be, for the message.
 
     Raises:
         ValueError: If names or shapes differ; lists them.

@@ -86,9 +86,8 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             training: Unused; both modes see the same.
 
         Returns:
-            dict: ``inputs`` is the list of the student's view and then those
-            added, each (B, 3, H, W) float32; ``data_samples`` is passed
-            through.
+            ``inputs`` is the list of the student's view and then those added,
+            (B, 3, H, W) float32 each; ``data_samples`` is passed through.
         """
         images = self.cast_data(data['inputs'])
         if isinstance(images, (list, tuple)):  # pseudo_collate, as in inference

@@ -49,14 +49,14 @@ class DTMHead(BaseModule):
             assignments: One per level l = 1..L.
 
         Returns:
-            Tensor: A scalar.
+            A scalar.
         """
         return self.loss_module(self(tokens), target, assignments)
 
 
 @MODELS.register_module()
 class DTMLoss(nn.Module):
-    """`mmdtm.morphing.dtm_loss` (Eq. 3-5) with its options kept.
+    """``mmdtm.morphing.dtm_loss`` (Eq. 3-5) with its options kept.
 
     A loss that is not finite is returned, not raised: the training loop
     watches for it, and knows the step and the images.
@@ -64,12 +64,12 @@ class DTMLoss(nn.Module):
     Args:
         distance: 'cosine', 'l1', 'l2' or 'smooth_l1' (table 10).
         reduction: 'mean' over tokens and levels, or 'sum' as Eq. (4-5) print.
-        beta: of smooth l1.
+        beta: Of smooth l1.
         group_reduction: 'mean' or, as Eq. (3) is printed, 'sum' of the tokens of
             a group.
 
     Raises:
-        ValueError: in the first step, from `dtm_loss`.
+        ValueError: If an option is wrong, in the first step, from ``dtm_loss``.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Morphings: how the target tokens are grouped; importing registers them.
 
-Each class keeps the hyper-parameters of one function of `mmdtm.morphing`, which
-checks them in the first forward pass, and `BaseMorphing` draws what is random.
+Each class keeps the hyper-parameters of one function of ``mmdtm.morphing``, which
+checks them in the first forward pass, and ``BaseMorphing`` draws what is random.
 """
 
 import math
@@ -28,8 +28,8 @@ from mmdtm.morphing.checks import check_count
 class BaseMorphing(nn.Module, metaclass=ABCMeta):
     """Groups the target tokens, once per level, without gradient.
 
-    A subclass implements `assign` for one level. Everything random in it comes
-    from the `Draw` it is given, so that it is a pure function of (seed, step,
+    A subclass implements ``assign`` for one level. Everything random in it comes
+    from the ``Draw`` it is given, so that it is a pure function of (seed, step,
     level, rank). Seed and step are saved with the model, and a loaded seed wins
     over ``seed``: a resumed run draws what the unbroken one would have drawn.
     The step counts forward passes in training mode; in evaluation mode it
@@ -37,13 +37,13 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
 
     Args:
         levels: L, how many assignments one forward pass gives.
-        seed: of all draws; None takes torch's initial seed, which a runner has
+        seed: Of all draws; None takes torch's initial seed, which a runner has
             set by then.
-        share_across_ranks: whether all processes draw the same, so that their
+        share_across_ranks: Whether all processes draw the same, so that their
             number does not matter; otherwise each draws its own.
 
     Raises:
-        ValueError: if ``levels`` or ``seed`` is out of range.
+        ValueError: If ``levels`` or ``seed`` is out of range.
     """
 
     draw_state: Tensor  # seed and step
@@ -68,11 +68,11 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
     @torch.compiler.disable
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> list[TokenAssignment]:
-        """Group tokens (B, N, D); return one `TokenAssignment` per level.
+        """Group tokens (B, N, D); return one ``TokenAssignment`` per level.
 
         Raises:
-            ValueError: from the function of `mmdtm.morphing`, if the tokens or
-                an option are wrong.
+            ValueError: If the tokens or an option are wrong, from the function of
+                ``mmdtm.morphing``.
         """
         if self._seed_and_step is None:
             seed, step = self.draw_state.tolist()
@@ -112,7 +112,7 @@ class IdentityMorphing(BaseMorphing):
         super().__init__(levels=1)
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """See `BaseMorphing.assign`."""
+        """See ``BaseMorphing.assign``."""
         batch_size, num_tokens, _ = tokens.shape
         return TokenAssignment.identity(batch_size, num_tokens, tokens.device)
 
@@ -125,15 +125,15 @@ class BipartiteMorphing(BaseMorphing):
     the whole batch, and matches the tokens accordingly.
 
     Args:
-        num_morphed: inclusive range of N_m; a highest of None is N, and None
+        num_morphed: Inclusive range of N_m; a highest of None is N, and None
             alone (1, N). An int fixes it (table 8: 98 of 196).
-        num_iters: inclusive range of k, or an int to fix it.
+        num_iters: Inclusive range of k, or an int to fix it.
         partition: 'alternate' or 'random', see
-            `mmdtm.morphing.bipartite_matching`.
-        reach_num_morphed: whether every schedule reaches the N_m that was drawn
-            for it, see `mmdtm.morphing.DynamicSchedule`. Without it 17 % of the
+            ``mmdtm.morphing.bipartite_matching``.
+        reach_num_morphed: Whether every schedule reaches the N_m that was drawn
+            for it, see ``mmdtm.morphing.DynamicSchedule``. Without it 17 % of the
             draws leave more of 196 tokens than that, and never fewer than 8.
-        **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
+        **kwargs: Levels, seed and share_across_ranks of ``BaseMorphing``.
     """
 
     # Half of 16 tokens where the number is fixed.
@@ -154,7 +154,7 @@ class BipartiteMorphing(BaseMorphing):
         self.reach_num_morphed = reach_num_morphed
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """See `BaseMorphing.assign`."""
+        """See ``BaseMorphing.assign``."""
         schedule = DynamicSchedule(
             tokens.shape[1], self.num_morphed, self.num_iters, self.reach_num_morphed
         )
@@ -178,8 +178,8 @@ class ReleaseMorphing(BaseMorphing):
     beyond that is forgotten), and what did not merge stays in order.
 
     Args:
-        num_iters: inclusive range of k, or an int to fix it.
-        **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
+        num_iters: Inclusive range of k, or an int to fix it.
+        **kwargs: Levels, seed and share_across_ranks of ``BaseMorphing``.
     """
 
     def __init__(self, num_iters: int | tuple[int, int] = (1, 14), **kwargs) -> None:
@@ -187,7 +187,7 @@ class ReleaseMorphing(BaseMorphing):
         self.num_iters = num_iters
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """See `BaseMorphing.assign`."""
+        """See ``BaseMorphing.assign``."""
         num_tokens = tokens.shape[1]
         total = draw.uniform_int(0, num_tokens, 'num_merged')
         num_iters = draw.choose(self.num_iters, None, 'num_iters')
@@ -209,9 +209,9 @@ class KMeansMorphing(BaseMorphing):
     Args:
         num_clusters: N_m, an int, or an inclusive range to draw it from in
             each step and level, where a highest of None is N.
-        num_iters: of Lloyd's algorithm, an int, or an inclusive range to draw it
+        num_iters: Of Lloyd's algorithm, an int, or an inclusive range to draw it
             from in each step and level.
-        **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
+        **kwargs: Levels, seed and share_across_ranks of ``BaseMorphing``.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class KMeansMorphing(BaseMorphing):
         self.num_iters = num_iters
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """See `BaseMorphing.assign`."""
+        """See ``BaseMorphing.assign``."""
         return kmeans(
             tokens,
             draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters'),
@@ -242,8 +242,8 @@ class DPCKNNMorphing(BaseMorphing):
     Args:
         num_clusters: N_m, an int, or an inclusive range to draw it from in
             each step and level, where a highest of None is N.
-        num_neighbors: of the density estimate.
-        **kwargs: levels, seed and share_across_ranks of `BaseMorphing`.
+        num_neighbors: Of the density estimate.
+        **kwargs: Levels, seed and share_across_ranks of ``BaseMorphing``.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class DPCKNNMorphing(BaseMorphing):
         self.num_neighbors = num_neighbors
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """See `BaseMorphing.assign`."""
+        """See ``BaseMorphing.assign``."""
         num_clusters = draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters')
         return dpc_knn(tokens, num_clusters, self.num_neighbors, check_finite=False)
 
@@ -267,7 +267,7 @@ class DownsampleMorphing(BaseMorphing):
     """Merge the tokens of each window of the grid (table 2, downsampling).
 
     Args:
-        stride: height and width of a window in tokens, or one int for both.
+        stride: Height and width of a window in tokens, or one int for both.
         grid_size: (h, w) of the token grid; None for a square one.
     """
 
@@ -281,10 +281,10 @@ class DownsampleMorphing(BaseMorphing):
         self.grid_size = grid_size
 
     def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """See `BaseMorphing.assign`.
+        """See ``BaseMorphing.assign``.
 
         Raises:
-            ValueError: if the grid does not have as many tokens as there are.
+            ValueError: If the grid does not have as many tokens as there are.
         """
         batch_size, num_tokens, _ = tokens.shape
         side = math.isqrt(num_tokens)

@@ -1,7 +1,7 @@
 """Dynamic Token Morphing on plain torch tensors.
 
-Groups tokens (`bipartite_matching`, `kmeans`, `dpc_knn`, `downsample`), draws
-how many merge (`DynamicSchedule`) and compares morphed tokens (`dtm_loss`).
+Groups tokens (``bipartite_matching``, ``kmeans``, ``dpc_knn``, ``downsample``), draws
+how many merge (``DynamicSchedule``) and compares morphed tokens (``dtm_loss``).
 Needs torch alone, so any framework can use it. Equations, sections and tables
 are those of arXiv 2401.00254.
 """

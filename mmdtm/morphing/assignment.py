@@ -19,7 +19,7 @@ class TokenAssignment:
             allowed; its mean is zero and its size 0.
 
     Raises:
-        ValueError: if the labels are not int64 of shape (B, N), or one lies
+        ValueError: If the labels are not int64 of shape (B, N), or one lies
             outside [0, N_m). (The range is not checked while torch.compile
             traces: it would have to wait for the device.)
     """
@@ -66,7 +66,7 @@ class TokenAssignment:
         """Every token its own morphed token: token-wise supervision.
 
         Raises:
-            ValueError: if a size is not a positive int.
+            ValueError: If a size is not a positive int.
         """
         check_count(batch_size, 1, None, 'batch_size')
         check_count(num_tokens, 1, None, 'num_tokens')
@@ -103,14 +103,14 @@ class TokenAssignment:
         """Merge tokens into morphed tokens (Eq. 3), differentiably.
 
         Args:
-            x: floating point (B, N, C). Half precision is summed in float32.
+            x: Floating point (B, N, C). Half precision is summed in float32.
             reduce: 'sum', as Eq. (3) is printed, or 'mean' over the group.
 
         Returns:
             (B, N_m, C) in the dtype of ``x``.
 
         Raises:
-            ValueError: if the shape or dtype of ``x`` does not fit, or
+            ValueError: If the shape or dtype of ``x`` does not fit, or
                 ``reduce`` is unknown.
         """
         check_option(reduce, ('mean', 'sum'), 'reduce')
@@ -128,13 +128,13 @@ class TokenAssignment:
         """Give every token what its morphed token holds, differentiably.
 
         Args:
-            y: floating point (B, N_m, C).
+            y: Floating point (B, N_m, C).
 
         Returns:
             (B, N, C) in the dtype of ``y``.
 
         Raises:
-            ValueError: if the shape or dtype of ``y`` does not fit.
+            ValueError: If the shape or dtype of ``y`` does not fit.
         """
         check_tokens(y, 'y')
         self._check_positions(y, self.num_morphed, 'y')

@@ -42,18 +42,18 @@ def bipartite_matching(
     computed in float32 (float64 for float64 tokens), whatever autocast says.
 
     Args:
-        tokens: floating point (B, N, C), the target tokens v.
-        schedule: merges asked of each iteration; see `merge_schedule`.
+        tokens: Floating point (B, N, C), the target tokens v.
+        schedule: Merges asked of each iteration; see ``merge_schedule``.
         partition: 'alternate' splits into even and odd positions, 'random'
             into random halves, the same for all images of the batch. The
             first set has the odd token, if any.
-        generator: source of the random halves; torch's default one if None
+        generator: Source of the random halves; torch's default one if None
             (the one that torch.compile can trace).
-        class_token: whether the first token is one apart, as Token Merging
+        class_token: Whether the first token is one apart, as Token Merging
             (ToMe, arXiv 2210.09461) has it: it never merges, and what else did
             not merge of the first set stays in order behind it. Needs
             'alternate'.
-        check_finite: whether to raise on NaN and infinity, which waits for the
+        check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces. Without the
             check, an image that is not finite gets some valid grouping.
 
@@ -63,7 +63,7 @@ def bipartite_matching(
         iteration cannot merge goes to the next, and is left after the last.
 
     Raises:
-        ValueError: if the tokens' shape, dtype or values, the schedule or an
+        ValueError: If the tokens' shape, dtype or values, the schedule or an
             option is wrong.
     """
     check_tokens(tokens)

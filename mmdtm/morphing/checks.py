@@ -10,7 +10,7 @@ def check_tokens(tokens: Tensor, name: str = 'tokens') -> None:
     """Require floating-point tokens of shape (B, N, C), none of them zero.
 
     Raises:
-        ValueError: naming the argument and the shape or dtype it came with.
+        ValueError: If not; names the argument and the shape or dtype it came with.
     """
     if not isinstance(tokens, Tensor):
         raise ValueError(
@@ -36,7 +36,7 @@ def require_finite(values: Tensor, name: str = 'tokens') -> None:
     switch it off.
 
     Raises:
-        ValueError: with the first image of the batch where one is not.
+        ValueError: If not; names the first image of the batch where one is not.
     """
     if torch.compiler.is_compiling():
         return
@@ -59,7 +59,7 @@ def check_count(value: object, low: int, high: int | None, name: str) -> int:
     """Require an int in [low, high], and return it; None leaves it open above.
 
     Raises:
-        ValueError: with the name, the value and the range.
+        ValueError: If not; names the value and the range.
     """
     span = f'at least {low}' if high is None else f'in [{low}, {high}]'
     if isinstance(value, bool) or not isinstance(value, int):
@@ -73,7 +73,7 @@ def check_option(value: str, options: tuple[str, ...], name: str) -> None:
     """Require one of the named options.
 
     Raises:
-        ValueError: with the options there are.
+        ValueError: If not; names the options there are.
     """
     if value not in options:
         raise ValueError(f'{name} must be one of {options}, got {value!r}')
@@ -85,17 +85,17 @@ def check_range(
     """Read a fixed number or an inclusive range.
 
     Args:
-        value: an int (fixed), a pair (lowest, highest), or None for all that
+        value: An int (fixed), a pair (lowest, highest), or None for all that
             is allowed. A highest of None stands for ``high``.
-        low: the lowest allowed.
-        high: the highest allowed; None leaves it open, and needs a highest.
-        name: how error messages call it.
+        low: The lowest allowed.
+        high: The highest allowed; None leaves it open, and needs a highest.
+        name: How error messages call it.
 
     Returns:
         (lowest, highest).
 
     Raises:
-        ValueError: if it is neither, is empty, or leaves [low, high].
+        ValueError: If it is neither, is empty, or leaves [low, high].
     """
     if value is None:
         value = (low, None)

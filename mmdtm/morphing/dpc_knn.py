@@ -28,11 +28,11 @@ def dpc_knn(
     Systems 99, 2016.
 
     Args:
-        tokens: floating point (B, N, C).
+        tokens: Floating point (B, N, C).
         num_clusters: N_m, in [1, N].
-        num_neighbors: neighbours of the density estimate, the token itself
+        num_neighbors: Neighbours of the density estimate, the token itself
             not counted, at least 1; more than N - 1 stand for all.
-        check_finite: whether to raise on NaN and infinity, which waits for the
+        check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces.
 
     Returns:
@@ -40,7 +40,7 @@ def dpc_knn(
         Equal values are settled by position.
 
     Raises:
-        ValueError: if a shape, dtype, value or number is wrong.
+        ValueError: If a shape, dtype, value or number is wrong.
     """
     check_tokens(tokens)
     batch_size, num_tokens, _ = tokens.shape

@@ -33,13 +33,13 @@ class Draw(NamedTuple):
         """Choose how many, uniformly: the name is the purpose.
 
         Args:
-            span: an int, which is it; or an inclusive range within [1, high],
+            span: An int, which is it; or an inclusive range within [1, high],
                 where a highest of None is ``high``. None is the whole range.
-            high: the highest allowed; None leaves it open.
-            name: how error messages call it.
+            high: The highest allowed; None leaves it open.
+            name: How error messages call it.
 
         Raises:
-            ValueError: if the range is empty or leaves [1, high].
+            ValueError: If the range is empty or leaves [1, high].
         """
         return self.uniform_int(*check_range(span, 1, high, name), name)
 

@@ -17,8 +17,8 @@ def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
     """Multiply all tokens of an image with each other: G = V V^T.
 
     Args:
-        tokens: floating point (B, N, C).
-        check_finite: whether to raise on NaN and infinity, which waits for the
+        tokens: Floating point (B, N, C).
+        check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces.
 
     Returns:
@@ -26,7 +26,7 @@ def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
         autocast says.
 
     Raises:
-        ValueError: if a token is not finite, or so large that its square is not.
+        ValueError: If a token is not finite, or so large that its square is not.
     """
     with torch.autocast(tokens.device.type, enabled=False):
         v = tokens.to(working_dtype(tokens.dtype))
@@ -53,7 +53,7 @@ def sum_rows(matrix: Tensor, labels: Tensor, count: int) -> Tensor:
     Args:
         matrix: (B, N, M).
         labels: int64 (B, N) in [0, count).
-        count: number of labels.
+        count: Number of labels.
 
     Returns:
         (B, count, M); rows of zeros for labels that do not occur.

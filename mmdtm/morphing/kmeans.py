@@ -30,25 +30,25 @@ def kmeans(
     each centre is never taken. Equal distances are settled by position.
 
     Centres being means of tokens, their distances follow from the tokens' Gram
-    matrix, as in `bipartite_matching`: an iteration costs O(N^2), whatever C
+    matrix, as in ``bipartite_matching``: an iteration costs O(N^2), whatever C
     and N_m are.
 
     Args:
-        tokens: floating point (B, N, C).
+        tokens: Floating point (B, N, C).
         num_clusters: N_m, in [1, N].
-        num_iters: assignments followed by an update, at least 1.
-        generator: chooses the first centres, distinct tokens of each image,
+        num_iters: Assignments followed by an update, at least 1.
+        generator: Chooses the first centres, distinct tokens of each image,
             unless ``init`` gives them; torch's default generator if None.
         init: (B, N_m, C), the first centres in the space of unit tokens, taken
             as they are.
-        check_finite: whether to raise on NaN and infinity, which waits for the
+        check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces.
 
     Returns:
         The clusters, numbered as their first centres.
 
     Raises:
-        ValueError: if a shape, dtype, value or number is wrong.
+        ValueError: If a shape, dtype, value or number is wrong.
     """
     check_tokens(tokens)
     batch_size, num_tokens, channels = tokens.shape
@@ -111,9 +111,9 @@ def _assign(products: Tensor, squares: Tensor, cosines: Tensor) -> Tensor:
     """Give each unit token its nearest centre, and each centre a token.
 
     Args:
-        products: of centres and tokens, (B, N_m, N).
-        squares: squared lengths of the centres, (B, N_m).
-        cosines: of tokens, (B, N, N).
+        products: Of centres and tokens, (B, N_m, N).
+        squares: Squared lengths of the centres, (B, N_m).
+        cosines: Of tokens, (B, N, N).
 
     Returns:
         int64 (B, N), the cluster of each token.

@@ -28,9 +28,9 @@ def dtm_loss(
     where a tensor comes in it, also under autocast.
 
     Args:
-        online: floating point (B, N, D), u; gets the gradient.
-        target: floating point (B, N, D), v; never gets one.
-        assignments: one per level, at least one.
+        online: Floating point (B, N, D), u; gets the gradient.
+        target: Floating point (B, N, D), v; never gets one.
+        assignments: One per level, at least one.
         distance: 'cosine' is 1 - cos(u_hat, v_hat). The others (table 10) are
             averaged over the D channels: 'l1' |x|, 'l2' the squared error x^2
             (no root, no half), 'smooth_l1' x^2 / (2 beta) below beta and
@@ -38,20 +38,20 @@ def dtm_loss(
         reduction: 'sum' adds morphed tokens and levels as Eq. (4-5) print it;
             'mean' divides that by N * L, so that it is an average over tokens
             and levels. Both are averaged over the batch.
-        beta: where smooth l1 turns from square to straight, above 0. The paper
+        beta: Where smooth l1 turns from square to straight, above 0. The paper
             prints none; 2 is the authors' release's.
-        group_reduction: what a morphed token is: 'mean' of its tokens, as in
+        group_reduction: What a morphed token is: 'mean' of its tokens, as in
             the release, or their 'sum', as Eq. (3) is printed. The cosine
             distance does not tell one from the other. With sums, l1 grows by
             another factor w_i and l2 by w_i^2: large groups decide the loss.
-        check_finite: whether to raise if the loss is NaN or infinite, which
+        check_finite: Whether to raise if the loss is NaN or infinite, which
             waits for the device. Never checked while torch.compile traces.
 
     Returns:
         Scalar tensor.
 
     Raises:
-        ValueError: if a shape, dtype or option is wrong, an assignment does
+        ValueError: If a shape, dtype or option is wrong, an assignment does
             not fit the tokens, or the loss is not finite.
     """
     check_tokens(online, 'online')

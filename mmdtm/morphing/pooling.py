@@ -17,17 +17,17 @@ def downsample(
     Args:
         grid_size: (h, w) of the token grid, or one int for a square; tokens
             are in row-major order, N = h * w.
-        stride: height and width of the windows in tokens, or one int for
+        stride: Height and width of the windows in tokens, or one int for
             both. It must divide the grid: a ragged edge would give morphed
             tokens of unlike sizes.
         batch_size: B.
-        device: where the labels are to be.
+        device: Where the labels are to be.
 
     Returns:
         N_m = (h / stride) * (w / stride) windows in row-major order.
 
     Raises:
-        ValueError: if a number is not a positive int or the stride does not
+        ValueError: If a number is not a positive int or the stride does not
             divide the grid.
     """
     height, width = _pair(grid_size, 'grid_size')

@@ -17,7 +17,7 @@ def merge_schedule(
     paper states with it; the condition is kept.)
 
     Of t tokens one iteration of bipartite matching merges at most floor(t / 2),
-    and the last ones of Eq. (1) may ask for more; see `effective_schedule`.
+    and the last ones of Eq. (1) may ask for more; see ``effective_schedule``.
     With ``reach_num_morphed`` what is too much for an iteration goes to the one
     before it. No iteration then asks for too much, and N_m tokens are left
     wherever k iterations can leave so few, which is where N <= 2^k N_m; else
@@ -27,13 +27,13 @@ def merge_schedule(
         num_tokens: N, at least 1.
         num_morphed: N_m, in [1, N].
         num_iters: k, at least 1.
-        reach_num_morphed: whether to depart from Eq. (1) to reach N_m.
+        reach_num_morphed: Whether to depart from Eq. (1) to reach N_m.
 
     Returns:
         k ints r_1..r_k, that sum to N - N_m but for the exception above.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: If a number is out of its range.
     """
     check_count(num_tokens, 1, None, 'num_tokens')
     check_count(num_morphed, 1, num_tokens, 'num_morphed')
@@ -56,14 +56,14 @@ def effective_schedule(
     Of t tokens one iteration can merge at most floor(t / 2). What a schedule
     asks beyond that is carried to the next iteration, and what is over after
     the last stays unmerged. Carrying helps where a schedule falls, as
-    (N - 1, 0, ..., 0) does. One that never falls, as those of `merge_schedule`
+    (N - 1, 0, ..., 0) does. One that never falls, as those of ``merge_schedule``
     without ``reach_num_morphed``, asks for too much in every iteration after
     the first that does: there is never room for what is carried.
 
     Args:
         num_tokens: N, at least 1.
-        schedule: merges asked of each iteration, none negative.
-        class_token: whether the first token never merges, so that an iteration
+        schedule: Merges asked of each iteration, none negative.
+        class_token: Whether the first token never merges, so that an iteration
             can merge at most floor((t - 1) / 2).
 
     Returns:
@@ -71,7 +71,7 @@ def effective_schedule(
         morphed tokens that come out.
 
     Raises:
-        ValueError: if an entry is not an int >= 0.
+        ValueError: If an entry is not an int >= 0.
     """
     check_count(num_tokens, 1, None, 'num_tokens')
     if not isinstance(schedule, Sequence) or isinstance(schedule, str):
@@ -95,16 +95,16 @@ class DynamicSchedule:
 
     Args:
         num_tokens: N, at least 1.
-        num_morphed: inclusive range of N_m, or one int to fix it. None, and
+        num_morphed: Inclusive range of N_m, or one int to fix it. None, and
             a highest of None, reach up to N.
-        num_iters: inclusive range of k, or one int to fix it.
-        reach_num_morphed: whether every schedule reaches the N_m that was drawn
+        num_iters: Inclusive range of k, or one int to fix it.
+        reach_num_morphed: Whether every schedule reaches the N_m that was drawn
             for it: k is then drawn from the part of its range that can, and the
-            merges are split so that they do (see `merge_schedule`). Without it
+            merges are split so that they do (see ``merge_schedule``). Without it
             few tokens are seldom left: by default at least 8 of 196.
 
     Raises:
-        ValueError: if a range is empty or leaves [1, N] (N_m) or [1, inf) (k).
+        ValueError: If a range is empty or leaves [1, N] (N_m) or [1, inf) (k).
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class DynamicSchedule:
         """Draw a schedule: a pure function of the four numbers.
 
         Returns:
-            The merges asked of each iteration, for `bipartite_matching`.
-            `effective_schedule` says which of them will really happen.
+            The merges asked of each iteration, for ``bipartite_matching``.
+            ``effective_schedule`` says which of them will really happen.
         """
         draw = Draw(seed, step, level, rank)
         num_morphed = draw.uniform_int(*self.num_morphed, 'num_morphed')

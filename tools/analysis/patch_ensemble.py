@@ -1,4 +1,4 @@
-"""Image-level accuracy of patch predictions, without and with morphing (Table 1).
+r"""Image-level accuracy of patch predictions, without and with morphing (Table 1).
 
 For a folder of class folders it prints and writes, for CLIP's image feature and for
 its patch tokens without and with morphing,
@@ -8,7 +8,7 @@ its patch tokens without and with morphing,
 - top-1 of a linear probe (for patches: on the mean of all patches' unit-length
   features; with morphing a patch has its group's mean token)::
 
-    python tools/analysis/patch_ensemble.py data/imagenet/val \\
+    python tools/analysis/patch_ensemble.py data/imagenet/val \
         --train data/imagenet/train --model ViT-B-16 --pretrained openai
 
 The probe is fitted to ``--train``; without it, by cross-validation on the folder

@@ -1,4 +1,4 @@
-"""Draw patch-wise zero-shot classes without and with token morphing (Figures 2, 6).
+r"""Draw patch-wise zero-shot classes without and with token morphing (Figures 2, 6).
 
 For each image two pictures side by side: a patch is green where the class of its
 token is the right one, deeper the more probable it is, and red where it is wrong,
@@ -7,7 +7,7 @@ similarity of their text embeddings, as a share of the farthest class). Some
 patches, or with morphing the groups that hold them, are boxed, numbered and named
 below::
 
-    python tools/analysis/patch_zero_shot.py data/imagenet/val/n01440764 \\
+    python tools/analysis/patch_zero_shot.py data/imagenet/val/n01440764 \
         --model ViT-B-16 --pretrained openai --out work_dirs/fig2
 
 The true class is the name of the image's folder (a wnid or a class name), or

@@ -1,12 +1,12 @@
-"""Draw training curves as the paper's Figure 5 does, from mmengine's own logs.
+r"""Draw training curves as the paper's Figure 5 does, from mmengine's own logs.
 
 Two panels, training loss and validation accuracy against the epoch, and a third,
 accuracy against the length of pre-training, where that is known for at least
 two runs::
 
-    python tools/analysis/plot_training.py \\
-        DTM=work_dirs/ft_dtm_100e DTM=work_dirs/ft_dtm_300e \\
-        baseline=work_dirs/ft_base_100e baseline=work_dirs/ft_base_300e \\
+    python tools/analysis/plot_training.py \
+        DTM=work_dirs/ft_dtm_100e DTM=work_dirs/ft_dtm_300e \
+        baseline=work_dirs/ft_base_100e baseline=work_dirs/ft_base_300e \
         --pretrain-epochs 100 300 100 300 --out fig5.png
 
 A run is a work dir, written NAME=WORK_DIR or WORK_DIR alone. Runs of one name share

@@ -1,9 +1,9 @@
-"""Draw which patches are morphed together, for several N_m and k (paper's overview).
+r"""Draw which patches are morphed together, for several N_m and k (paper's overview).
 
 One picture for each image: a column for every number of morphed tokens N_m, a row for
 every number of iterations k::
 
-    python tools/analysis/show_morphing.py photo.jpg --model ViT-B-16 \\
+    python tools/analysis/show_morphing.py photo.jpg --model ViT-B-16 \
         --pretrained openai --num-morphed 147 98 49 14 --num-iters 1 7 14
 
 Patches of one colour are one morphed token; patches without a colour stayed alone. What

@@ -72,7 +72,7 @@ def feature_matching(tokens: Tensor, schedule: Sequence[int]) -> TokenAssignment
         schedule: Merges asked of each iteration.
 
     Returns:
-        TokenAssignment: What `bipartite_matching` gives.
+        What ``bipartite_matching`` gives.
     """
     batch_size, num_tokens, channels = tokens.shape
     labels = torch.arange(num_tokens, device=tokens.device).expand(batch_size, -1)

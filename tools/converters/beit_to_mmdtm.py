@@ -1,11 +1,11 @@
-"""Convert a BEiT v2 style checkpoint into one that mmdtm loads.
+r"""Convert a BEiT v2 style checkpoint into one that mmdtm loads.
 
 BEiT v2's own pre-trained and fine-tuned files, and those of programs built on
 its code, the DTM authors' release among them. The result has the names of
 mmdtm's own checkpoints:
 
     python tools/converters/beit_to_mmdtm.py beitv2.pth beitv2_mmdtm.pth
-    tools/dist_train.sh configs/finetune/dtm_vit-b_100e_in1k.py 8 \\
+    tools/dist_train.sh configs/finetune/dtm_vit-b_100e_in1k.py 8 \
         --cfg-options model.backbone.init_cfg.checkpoint=beitv2_mmdtm.pth
 """
 

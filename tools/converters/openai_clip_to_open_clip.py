@@ -1,4 +1,4 @@
-"""Convert one of OpenAI's CLIP files into plain weights that mmdtm loads.
+r"""Convert one of OpenAI's CLIP files into plain weights that mmdtm loads.
 
 OpenAI publishes CLIP as TorchScript archives (ViT-B-16.pt and so on). Such a
 file is a program: torch cannot read it as weights only, and ``torch.jit.load``
@@ -7,7 +7,7 @@ file is loaded only if its SHA-256 is one that OpenAI published, or if you vouch
 for it with ``--trust``. This is the one place that does it; what it writes is a
 safetensors file, which can hold nothing but tensors:
 
-    python tools/converters/openai_clip_to_open_clip.py ViT-B-16.pt \\
+    python tools/converters/openai_clip_to_open_clip.py ViT-B-16.pt \
         ViT-B-16.safetensors
 
 and then, in a config,
@@ -55,9 +55,9 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
     """Write a TorchScript CLIP's tensors as safetensors, in their own precision.
 
     Args:
-        source (str or Path): The archive.
-        target (str or Path): The file to write.
-        trust (bool): Load the archive even if it is not one of OpenAI's.
+        source: The archive.
+        target: The file to write.
+        trust: Load the archive even if it is not one of OpenAI's.
 
     Returns:
         str, optional: open_clip's name of the model, if it is one of OpenAI's;

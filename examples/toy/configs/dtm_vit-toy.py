@@ -1,6 +1,6 @@
 """DTM pre-training of a small ViT on the toy dataset, a minute or two on 2 cores.
 
-The big configs' classes and pipeline at 64 pixels; `make quickstart` runs it.
+The big configs' classes and pipeline at 64 pixels; ``make quickstart`` runs it.
 Hardware:  any CPU
 Data:      python examples/toy/draw_scenes.py
 Teacher:   python examples/toy/train_clip.py

@@ -77,7 +77,7 @@ class BlockMaskGenerator(BaseTransform):
         """Draw one mask from numpy's global generator.
 
         Returns:
-            np.ndarray: (h, w) bool with exactly ``num_masked`` True.
+            (h, w) bool with exactly ``num_masked`` True.
         """
         mask = np.zeros((self.height, self.width), dtype=bool)
         left = self.num_masked

@@ -48,7 +48,7 @@ class AtomicCheckpointHook(CheckpointHook):
         See :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
-        OSError: The last checkpoint of the training cannot be written.
+        OSError: If the last checkpoint of the training cannot be written.
     """
 
     file_backend: BaseStorageBackend

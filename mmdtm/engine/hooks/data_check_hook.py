@@ -19,7 +19,7 @@ class DataCheckHook(Hook):
     - A checkpoint to test was trained on the classes of the test data.
 
     Raises:
-        ValueError: Names what does not fit, and the way out.
+        ValueError: If they do not fit; names the way out.
     """
 
     priority = 'VERY_HIGH'
@@ -56,7 +56,7 @@ def check_num_classes(model: Any, dataset: Any) -> None:
     """Raise if a part of the model counts other classes than the data have.
 
     Raises:
-        ValueError: Names the parts and the options to set.
+        ValueError: If it does; names the parts and the options to set.
     """
     model = model.module if is_model_wrapper(model) else model
     classes = dataset.metainfo.get('classes')

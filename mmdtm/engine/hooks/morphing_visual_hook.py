@@ -94,7 +94,7 @@ class MorphingVisualHook(Hook):
             data_batch: As the dataloader gives it.
 
         Returns:
-            numpy.ndarray: uint8 (H, W, 3), RGB.
+            uint8 (H, W, 3), RGB.
         """
         preprocessor, part = model.data_preprocessor, _dtm_part(model)
         morphing = part.morphing

@@ -45,9 +45,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: ``dict(layer_decay_rate=...)``, in (0, 1].
 
     Raises:
-        ValueError: A missing or unknown key, a rate out of range; at the call,
-            a model without a ``backbone`` that has ``get_layer_depth``, or
-            without any trainable parameter.
+        ValueError: If a key is missing or unknown, or a rate out of range; at the
+            call, if the model has no ``backbone`` with ``get_layer_depth``, or
+            no trainable parameter.
     """
 
     def _validate_cfg(self) -> None:

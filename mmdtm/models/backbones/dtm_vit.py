@@ -197,8 +197,8 @@ class DTMViT(BaseBackbone):
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: Image size no multiple of the patch; unknown arch or
-            out_type; out_indices or frozen_stages out of range.
+        ValueError: If the image size is not a multiple of the patch, arch or
+            out_type is unknown, or out_indices or frozen_stages is out of range.
     """
 
     arch_zoo = {
@@ -380,7 +380,7 @@ class DTMViT(BaseBackbone):
         """Apply ``init_cfg``.
 
         Raises:
-            ValueError: ``init_cfg`` names no checkpoint, as in the fine-tuning
+            ValueError: If ``init_cfg`` names no checkpoint, as in the fine-tuning
                 configs before one is given, or one that does not fit.
         """
         init_cfg = self.init_cfg if isinstance(self.init_cfg, dict) else {}
@@ -567,7 +567,7 @@ class DTMPretrainViT(DTMViT):
             As :meth:`DTMViT.forward`.
 
         Raises:
-            ValueError: The mask's shape is not that of the images' patches.
+            ValueError: If the mask's shape is not that of the images' patches.
         """
         tokens, grid = self.patch_embed(x)
         if mask is not None:

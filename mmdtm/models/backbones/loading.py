@@ -44,8 +44,8 @@ def fit_state_dict(
         prefix: What the backbone's names start with, such as 'backbone.'.
 
     Raises:
-        ValueError: Nothing in the checkpoint is for the backbone; a parameter
-            of the backbone is missing, unless ``backbone.allow_missing``; the
+        ValueError: If nothing in the checkpoint is for the backbone, a parameter
+            of the backbone is missing (unless ``backbone.allow_missing``), or the
             checkpoint is of another architecture.
     """
     wanted = backbone.state_dict()

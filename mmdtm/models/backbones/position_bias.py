@@ -111,7 +111,7 @@ def resize_table(
         the table itself where the grids are equal.
 
     Raises:
-        ValueError: The table's length is not that of the source grid.
+        ValueError: If the table's length is not that of the source grid.
     """
     if table.ndim != 2 or table.shape[0] != table_length(source):
         raise ValueError(

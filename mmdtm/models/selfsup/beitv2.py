@@ -63,7 +63,7 @@ class BEiTv2DTM(BEiT):
                 preprocessor's views.
 
         Returns:
-            tuple[Tensor]: One tensor per output stage of the backbone.
+            One tensor per output stage of the backbone.
         """
         return self.backbone(first_view(inputs), mask=None)
 
@@ -78,8 +78,7 @@ class BEiTv2DTM(BEiT):
             data_samples: B samples that hold a ``mask`` (h, w), 1 = masked.
 
         Returns:
-            dict[str, Tensor]: ``loss_1`` and ``loss_2``, BEiT v2's own, and
-            ``loss_dtm``; scalars.
+            ``loss_1`` and ``loss_2``, BEiT v2's own, and ``loss_dtm``; scalars.
         """
         student_view, tokenizer_view, *teacher_view = inputs
         mask = stack_masks(data_samples, student_view.device)

@@ -47,7 +47,7 @@ class BYOLDTM(BYOL):
             inputs: (B, 3, H, W), or a list of views, of which the first counts.
 
         Returns:
-            tuple[Tensor]: One tensor per output stage of the backbone.
+            One tensor per output stage of the backbone.
         """
         return self.backbone(first_view(inputs))
 
@@ -61,7 +61,7 @@ class BYOLDTM(BYOL):
             data_samples: Unused.
 
         Returns:
-            dict[str, Tensor]: ``loss``, BYOL's own, and ``loss_dtm``; scalars.
+            ``loss``, BYOL's own, and ``loss_dtm``; scalars.
         """
         online = [encode(self.backbone, self.neck, view) for view in inputs]
         with torch.no_grad():

@@ -63,7 +63,7 @@ class DTM(BaseSelfSupervisor):
                 preprocessor's pair of views.
 
         Returns:
-            tuple[Tensor]: One tensor per output stage of the backbone.
+            One tensor per output stage of the backbone.
         """
         return self.backbone(first_view(inputs))
 
@@ -77,7 +77,7 @@ class DTM(BaseSelfSupervisor):
             data_samples: B samples that hold a ``mask`` (h, w), 1 = masked.
 
         Returns:
-            dict[str, Tensor]: ``loss``, a scalar.
+            ``loss``, a scalar.
         """
         student_view, teacher_view = inputs
         tokens = self.student_tokens(student_view, data_samples)

@@ -61,7 +61,7 @@ class MAEDTM(MAE):
                 preprocessor's views.
 
         Returns:
-            tuple[Tensor]: One tensor per output stage of the backbone.
+            One tensor per output stage of the backbone.
         """
         return self.backbone(first_view(inputs), mask=None)
 
@@ -75,7 +75,7 @@ class MAEDTM(MAE):
             data_samples: Unused: the encoder draws its own mask.
 
         Returns:
-            dict[str, Tensor]: ``loss``, a scalar.
+            ``loss``, a scalar.
         """
         student_view, teacher_view = inputs
         latent, _, ids_restore = self.backbone(student_view)

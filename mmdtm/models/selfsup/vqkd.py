@@ -26,13 +26,12 @@ class VQKDGenerator(FrozenTower):
     moves, and in the checkpoint.
 
     Args:
-        checkpoint (str, optional): mmpretrain's ``vqkd_encoder.pth``, or any
-            file of plain weights in its key names.
-        arch (str or dict): The encoder's, as BEiTViT takes it. Defaults to
-            'base'.
-        img_size (int): Side of its images in pixels. Defaults to 224.
-        num_embed (int): Number of codes. Defaults to 8192.
-        embed_dims (int): Width of a code. Defaults to 32.
+        checkpoint: mmpretrain's ``vqkd_encoder.pth``, or any file of plain weights in
+            its key names.
+        arch: The encoder's, as BEiTViT takes it.
+        img_size: Side of its images in pixels.
+        num_embed: Number of codes.
+        embed_dims: Width of a code.
         **kwargs: ``mean``, ``std``, ``dtype`` and ``random_weights``; see
             :class:`FrozenTower`. The tokenizer was trained on pixels from -1
             to 1.

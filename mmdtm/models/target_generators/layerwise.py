@@ -32,27 +32,22 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
     them, after each whole block and by the tokens themselves.
 
     Args:
-        merging (str): 'bipartite': one iteration of bipartite matching of even
-            and odd positions. 'kmeans': K-means on normalised tokens, starting
-            from tokens at even distances in their order, so that nothing is
-            drawn. Defaults to 'bipartite'.
-        num_merged (int or Sequence[int]): For 'bipartite', ToMe's r: how many
-            tokens fewer there are after each block; one number for all blocks,
-            or one for each. The paper gives no numbers; 8 leaves 100 of 196
-            tokens after 12 blocks. Defaults to 8.
-        num_clusters (int or Sequence[int]): For 'kmeans', how many tokens
-            there are after each block. With one number for all (table 11: a
-            constant number of clusters) the first block merges, and the later
-            ones find as many tokens as clusters. Defaults to 98.
-        num_iters (int): Iterations of K-means. Defaults to 5.
-        match_keys (bool): Compare tokens by the keys of the block's attention,
-            averaged over its heads, instead of by themselves. Defaults to
-            False.
-        merge_before_mlp (bool): Merge between the block's attention and its
-            MLP, instead of after both. Defaults to False.
-        proportional_attention (bool): A token that stands for s original ones
-            is attended to as s equal ones would be: log(s) is added to its
-            attention logits. Defaults to False.
+        merging: 'bipartite': one iteration of bipartite matching of even and odd
+            positions. 'kmeans': K-means on normalised tokens, starting from tokens at
+            even distances in their order, so that nothing is drawn.
+        num_merged: For 'bipartite', ToMe's r: how many tokens fewer there are after
+            each block; one number for all blocks, or one for each. The paper gives no
+            numbers; 8 leaves 100 of 196 tokens after 12 blocks.
+        num_clusters: For 'kmeans', how many tokens there are after each block. With one
+            number for all (table 11: a constant number of clusters) the first block
+            merges, and the later ones find as many tokens as clusters.
+        num_iters: Iterations of K-means.
+        match_keys: Compare tokens by the keys of the block's attention, averaged over
+            its heads, instead of by themselves.
+        merge_before_mlp: Merge between the block's attention and its MLP, instead of
+            after both.
+        proportional_attention: A token that stands for s original ones is attended to
+            as s equal ones would be: log(s) is added to its attention logits.
         **kwargs: The teacher itself; see :class:`OpenCLIPGenerator`.
 
     Raises:

@@ -41,20 +41,17 @@ class OpenCLIPGenerator(TargetGenerator):
     tells when a file looks like OpenAI's and ``model`` has no QuickGELU.
 
     Args:
-        model (str): Name of an open_clip architecture, or any name when
-            ``model_config`` describes it. Defaults to 'ViT-B-16-quickgelu'.
-        pretrained (str, optional): A tag that open_clip knows for ``model``
-            (downloaded, or taken from the download cache), or the path of a
-            local file: ``.safetensors`` or ``torch.save``, in open_clip's key
-            names. Defaults to 'openai'.
-        model_config (str or dict, optional): An architecture that open_clip
-            does not know, in open_clip's format (``embed_dim``,
-            ``vision_cfg``, ``quick_gelu``): a dict, a JSON file, or a folder
-            that holds ``<model>.json``. With ``model_cfg`` and
-            ``preprocess_cfg`` inside, as in ``open_clip_config.json``, mean
-            and std come from there. Defaults to None.
-        force_quick_gelu (bool, optional): Whether to use QuickGELU, against
-            all said above. Defaults to None.
+        model: Name of an open_clip architecture, or any name when ``model_config``
+            describes it.
+        pretrained: A tag that open_clip knows for ``model`` (downloaded, or taken from
+            the download cache), or the path of a local file: ``.safetensors`` or
+            ``torch.save``, in open_clip's key names.
+        model_config: An architecture that open_clip does not know, in open_clip's
+            format (``embed_dim``, ``vision_cfg``, ``quick_gelu``): a dict, a JSON file,
+            or a folder that holds ``<model>.json``. With ``model_cfg`` and
+            ``preprocess_cfg`` inside, as in ``open_clip_config.json``, mean and std
+            come from there.
+        force_quick_gelu: Whether to use QuickGELU, against all said above.
         **kwargs: ``mean``, ``std``, ``dtype`` and ``random_weights``; see
             :class:`FrozenTower`.
 
@@ -177,12 +174,12 @@ def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict
     """Find how open_clip builds a model and normalises its images.
 
     Args:
-        model (str): See :class:`OpenCLIPGenerator`.
-        model_config (str or dict, optional): See :class:`OpenCLIPGenerator`.
+        model: See :class:`OpenCLIPGenerator`.
+        model_config: See :class:`OpenCLIPGenerator`.
 
     Returns:
-        tuple[dict, dict]: The architecture (``embed_dim``, ``vision_cfg``,
-        ``text_cfg``, ...), and ``mean`` and ``std`` for pixels 0-1.
+        The architecture (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...), and
+        ``mean`` and ``std`` for pixels 0-1.
 
     Raises:
         FileNotFoundError: If ``model_config`` is missing.
@@ -266,12 +263,12 @@ def find_weights(model: str, pretrained: str, tag: dict) -> str:
     """Find the file of weights, downloading a tag's.
 
     Args:
-        model (str): open_clip's name.
-        pretrained (str): A tag or a path.
-        tag (dict): What open_clip knows of the tag; empty for a path.
+        model: open_clip's name.
+        pretrained: A tag or a path.
+        tag: What open_clip knows of the tag; empty for a path.
 
     Returns:
-        str: The path of the file.
+        The path of the file.
 
     Raises:
         FileNotFoundError: If there is none, or it cannot be downloaded.

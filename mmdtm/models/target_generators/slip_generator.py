@@ -34,12 +34,11 @@ class SLIPGenerator(TimmTeacher):
     checkpoints, trained on the same data, load as well.
 
     Args:
-        checkpoint (str, optional): The authors' file: tensors under
-            'state_dict', the image tower as ``[module.]visual.*``, the
-            projection as ``[module.]image_projection``. Text tower and
-            self-supervised head are left aside.
-        arch (str or dict): 'small', 'base' or 'large' (each /16, 224 pixels),
-            or arguments of timm's VisionTransformer. Defaults to 'base'.
+        checkpoint: The authors' file: tensors under 'state_dict', the image tower as
+            ``[module.]visual.*``, the projection as ``[module.]image_projection``. Text
+            tower and self-supervised head are left aside.
+        arch: 'small', 'base' or 'large' (each /16, 224 pixels), or arguments of timm's
+            VisionTransformer.
         **kwargs: ``mean``, ``std``, ``dtype`` and ``random_weights``; see
             :class:`FrozenTower`.
 

@@ -54,13 +54,11 @@ class TimmGenerator(TimmTeacher):
     that timm records for the weights.
 
     Args:
-        model (str): timm's name, with or without a tag, as
-            'vit_base_patch14_dinov2.lvd142m'.
-        pretrained (bool or str): True takes timm's weights from the hub or
-            its cache, a path those of a local file, in timm's key names or
-            any that timm converts. False is ``random_weights=True``. Defaults
-            to True.
-        random_weights (bool): Load no weights, whatever ``pretrained`` says.
+        model: timm's name, with or without a tag, as 'vit_base_patch14_dinov2.lvd142m'.
+        pretrained: True takes timm's weights from the hub or its cache, a path those of
+            a local file, in timm's key names or any that timm converts. False is
+            ``random_weights=True``.
+        random_weights: Load no weights, whatever ``pretrained`` says.
         **kwargs: ``mean``, ``std`` and ``dtype``; see :class:`FrozenTower`.
 
     Raises:
