@@ -63,7 +63,6 @@ model = dict(
 
 train_pipeline = [
     dict(type='LoadWholeImage'),
-    _base_.color_jitter,
     _base_.random_crop,
     dict(type='RandomFlip', prob=0.5),
     dict(_base_.block_mask, mask_ratio=75 / 196),

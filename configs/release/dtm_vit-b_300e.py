@@ -28,7 +28,6 @@ model = dict(
 
 train_pipeline = [
     dict(type='LoadWholeImage'),
-    _base_.color_jitter,
     dict(_base_.random_crop, crop_ratio_range=(0.08, 1.0)),  # its default
     dict(type='RandomFlip', prob=0.5),
     dict(_base_.block_mask, mask_ratio=75 / 196),

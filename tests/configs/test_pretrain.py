@@ -129,13 +129,13 @@ def test_pipeline():
     cfg = load('dtm_vit-b_300e')
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     order = list(steps)
-    assert order.index('ColorJitter') < order.index('RandomResizedCrop')
-    assert order.index('RandomResizedCrop') < order.index('RandomFlip')
-    jitter = TRANSFORMS.build(steps['ColorJitter'])
+    assert order.index('JitteredResizedCrop') < order.index('RandomFlip')
+    jittered_crop = TRANSFORMS.build(steps['JitteredResizedCrop'])
+    assert jittered_crop.grey_stride == 1  # exact
+    jitter, crop = jittered_crop.jitter, jittered_crop.crop
     for name in ('brightness', 'contrast', 'saturation'):
         assert tuple(getattr(jitter, name)) == pytest.approx((0.6, 1.4))
     assert not jitter.hue or tuple(jitter.hue) == (0, 0)
-    crop = TRANSFORMS.build(steps['RandomResizedCrop'])
     assert crop.scale == (224, 224) and crop.interpolation == 'bicubic'
     assert crop.crop_ratio_range == (0.2, 1.0)  # BEiT v2's
     masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
@@ -171,7 +171,7 @@ def test_the_release(size):
     assert list(steps) == [
         step.type for step in load('dtm_vit-b_300e').train_dataloader.dataset.pipeline
     ]
-    assert steps['RandomResizedCrop'].crop_ratio_range == (0.08, 1.0)
+    assert steps['JitteredResizedCrop'].crop_ratio_range == (0.08, 1.0)
     masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
     assert masks.num_masked == 75 and masks.min_num_patches == 16
     assert np.exp(masks.log_aspect) == pytest.approx((0.3, 1 / 0.3))

@@ -33,8 +33,8 @@ model = dict(
 
 train_pipeline = _base_.train_pipeline
 # Shapes must stay whole enough to be told apart.
-train_pipeline[2].update(scale=64, crop_ratio_range=(0.4, 1.0))
-train_pipeline[4].update(input_size=8, min_num_patches=4)
+train_pipeline[1].update(scale=64, crop_ratio_range=(0.4, 1.0))
+train_pipeline[3].update(input_size=8, min_num_patches=4)
 train_dataloader = dict(
     batch_size=16,  # 32 in all, on 2 processes
     num_workers=0,  # the model keeps all cores busy

@@ -1,0 +1,42 @@
+"""The loader benchmark: stages and contenders of the pipeline, and the loader."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_stages_contenders_and_loader(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / 'images/train/a'
+    folder.mkdir(parents=True)
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{number}.jpg')
+    out = tmp_path / 'loader.json'
+    options = '--images 4 --repeats 1 --workers 0 --batches 1 --batch-size 2'
+    monkeypatch.setattr(
+        'sys.argv',
+        ['loader.py', f'{ROOT}/configs/dtm_vit-b_300e.py', *options.split()]
+        + ['--out', str(out), '--cfg-options']
+        + [f'train_dataloader.dataset.data_root={tmp_path}/images'],
+    )
+    runpy.run_path(str(ROOT / 'tools/benchmark/loader.py'), run_name='__main__')
+    result = json.loads(out.read_text())
+    rows = {row['name']: row for row in result['rows']}
+    assert list(rows) == ['pipeline', 'grey_stride=4', 'jitter, then crop']
+    for row in rows.values():
+        stages = row['stages']
+        assert row['milliseconds_per_image'] == pytest.approx(sum(stages.values()))
+        assert row['times_decoding'] * stages['LoadWholeImage'] == pytest.approx(
+            row['milliseconds_per_image']
+        )
+    assert {'ColorJitter', 'RandomResizedCrop'} <= set(
+        rows['jitter, then crop']['stages']
+    )
+    assert result['images_per_second']['0'] > 0
+    assert 'jitter, then crop, whole' in capsys.readouterr().out
