@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no number any more."""
+"""Stops a run whose loss, or its gradients, are no numbers any more."""
 
 import functools
 import json
@@ -11,23 +11,28 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 
 from mmdtm.io import write_text
+from mmdtm.io.checkpoints import shorten
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Stop before a loss that is NaN or infinite changes the model.
+    """Stop before a loss or a gradient that is NaN or infinite changes the model.
 
     All processes stop in the same step, the weights and the last checkpoint
     stay as they are, and each process that had such a loss writes the images of
-    the step to ``WORK_DIR/non_finite_loss_step<N>_rank<R>.json``. Gradients that
-    overflow in float16 are no matter of this hook: the loss scaler skips such a
-    step and goes on.
+    the step to ``WORK_DIR/non_finite_loss_step<N>_rank<R>.json``; where gradients
+    alone are not finite, all write ``non_finite_gradient_...``. Gradients that
+    overflow in float16 are left to the loss scaler, which skips such a step and goes
+    on, until it has lowered its scale below ``MIN_SCALE``.
 
-    The losses are looked at when their gradients are there, just before the
-    optimizer steps: no process is then left waiting for another's gradients,
-    gradient clipping waits for the device at that place anyway, and the
-    micro-batches of accumulated gradients are judged together.
+    Both are looked at just before the optimizer steps: no process is then left
+    waiting for another's gradients, gradient clipping waits for the device at
+    that place anyway, and the micro-batches of accumulated gradients are judged
+    together.
     """
+
+    # Of the loss scaler; half precision needs more than 1 where all is well.
+    MIN_SCALE = 2.0**-10
 
     priority = 'VERY_LOW'  # the others have seen the batch by then
 
@@ -63,19 +68,25 @@ class NonFiniteLossHook(Hook):
         losses, batches = torch.stack(self._losses), self._batches
         self._losses, self._batches = [], []
         finite = losses.isfinite()
-        here = finite.all()
-        everywhere = here.int()
+        gradients = self._check_gradients(runner, losses.device)
+        here = finite.all(), torch.stack([*gradients.values()]).all()
+        everywhere = torch.stack(here).int()
         all_reduce(everywhere, 'min')
-        if everywhere.item():
+        losses_finite, gradients_finite = everywhere.tolist()
+        if losses_finite and gradients_finite:
             return
         step = runner.iter + 1
-        where = 'another process'
-        if not here.item():
-            file = Path(runner.work_dir) / (
-                f'non_finite_loss_step{step}_rank{get_rank()}.json'
-            )
+        what, where = 'loss', 'another process'
+        if losses_finite:  # all processes have the same gradients
+            what, bad = 'gradient', batches
+            where = shorten(name for name, good in gradients.items() if not good)
+        elif not here[0]:
             pairs = zip(finite.tolist(), batches, strict=False)
-            bad = [images for ok, images in pairs if not ok]
+            where, bad = str(losses.tolist()), [names for ok, names in pairs if not ok]
+        if where != 'another process':
+            file = Path(runner.work_dir) / (
+                f'non_finite_{what}_step{step}_rank{get_rank()}.json'
+            )
             record = dict(
                 step=step,
                 epoch=runner.epoch + 1,
@@ -83,12 +94,27 @@ class NonFiniteLossHook(Hook):
                 losses=[str(loss) for loss in losses.tolist()],
                 img_paths=sum(bad, []),
             )
-            write_text(file, json.dumps(record, indent=1))
-            where = f'{losses.tolist()}; its images are listed in {file}'
+            try:
+                write_text(file, json.dumps(record, indent=1))
+                where += f'; its images are listed in {file}'
+            except OSError as error:
+                where += f'; its images cannot be listed: {error}'
         last = find_latest_checkpoint(runner.work_dir)
         raise FloatingPointError(
-            f'The loss of step {step} is not finite ({where}). The model was not '
+            f'The {what} of step {step} is not finite ({where}). The model was not '
             f'updated. The last checkpoint is {last or "not there yet"}: resume from '
             'it with a lower learning rate or without mixed precision, or look at '
             'the images.'
         )
+
+    def _check_gradients(self, runner: Runner, device) -> dict[str, torch.Tensor]:
+        """By parameter whether its gradient is finite; of all under a loss scaler."""
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        if scaler is not None:
+            good = torch.tensor(scaler.get_scale() >= self.MIN_SCALE, device=device)
+            return {f'whatever the loss scale, down to {self.MIN_SCALE}': good}
+        return {
+            name: parameter.grad.isfinite().all()
+            for name, parameter in runner.model.named_parameters()
+            if parameter.grad is not None
+        }
