@@ -41,7 +41,8 @@ def read_checkpoint(
             than it is.
     """
     name = file if isinstance(file, (str, os.PathLike)) else 'The checkpoint'
-    _check_archive(file, name)
+    size = _size(file)
+    _check_archive(file, name, size)
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             content = torch.load(
@@ -67,6 +68,7 @@ def read_checkpoint(
         content.get('state_dict', {}), Mapping
     ):
         raise no_weights(name, content)
+    _check_tensors(content.get('state_dict', content), name, size)
     if isinstance(content.get('meta'), dict):
         content['meta'].pop('config', None)
     return content
@@ -93,7 +95,58 @@ def shorten(names: Iterable[str], limit: int = 6) -> str:
     return ', '.join(names[:limit]) + more
 
 
-def _check_archive(file: str | os.PathLike | IO[bytes], name: object) -> None:
+def check_finite(weights: Mapping, name: object) -> None:
+    """Refuse weights that make whatever is computed with them meaningless.
+
+    Args:
+        weights: Tensors by name; what is no tensor does not matter.
+        name: Of their file, for the message.
+
+    Raises:
+        ValueError: If one is NaN or infinite; names the tensors. Minus infinity
+            passes, since attention masks have it.
+    """
+    bad = [
+        key
+        for key, value in weights.items()
+        if isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.is_floating_point()
+        # False for NaN, too; types of 8 bits cannot be compared.
+        and not ((value if value.element_size() > 1 else value.half()) < np.inf).all()
+    ]
+    if bad:
+        raise ValueError(
+            f'{name} has NaN or infinite values in {len(bad)} of {len(weights)} '
+            f'tensors: {shorten(map(str, bad))}. The training that wrote it had gone '
+            'astray: take one of its earlier checkpoints, or download it again.'
+        )
+
+
+def _size(file: str | os.PathLike | IO[bytes]) -> int:
+    if isinstance(file, (str, os.PathLike)):
+        return os.path.getsize(file)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def _check_tensors(weights: Mapping, name: object, size: int) -> None:
+    """Refuse tensors that stand for far more numbers than the file has."""
+    for key, value in weights.items():
+        if isinstance(value, torch.Tensor):
+            claimed = value.numel() * value.element_size()
+            if claimed > max(2 * size, 2**26):  # small ones may be expanded
+                raise ValueError(
+                    f'{name} is not loaded: {key} has the shape {tuple(value.shape)} '
+                    f'of {claimed:,} bytes, in a file of {size:,}. Download it again, '
+                    'from its source.'
+                )
+
+
+def _check_archive(
+    file: str | os.PathLike | IO[bytes], name: object, size: int
+) -> None:
     """Refuse, before it is read, a zip archive that no ``torch.save`` wrote."""
     if not zipfile.is_zipfile(file):
         return
@@ -102,10 +155,7 @@ def _check_archive(file: str | os.PathLike | IO[bytes], name: object) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError):
         return  # torch says what is wrong
-    if isinstance(file, (str, os.PathLike)):
-        size = os.path.getsize(file)
-    else:
-        size = file.seek(0, os.SEEK_END)
+    if not isinstance(file, (str, os.PathLike)):
         file.seek(0)
     if any(member.filename.endswith('/constants.pkl') for member in members):
         path = Path(file) if isinstance(file, (str, os.PathLike)) else Path('model.pt')
@@ -170,7 +220,12 @@ def guard_mmengine() -> None:
     from mmengine.runner import checkpoint
 
     def load(file, map_location=None, weights_only=True):
-        return read_checkpoint(file, map_location)
+        content = read_checkpoint(file, map_location)
+        name = file if isinstance(file, (str, os.PathLike)) else 'The checkpoint'
+        # It may be a bare state dict.
+        for part in (content, *map(content.get, ('state_dict', 'ema_state_dict'))):
+            check_finite(part if isinstance(part, Mapping) else {}, name)
+        return content
 
     def load_url(
         url, model_dir=None, map_location=None, progress=True, check_hash=False
@@ -183,7 +238,7 @@ def guard_mmengine() -> None:
             torch.hub.download_url_to_file(
                 url, str(file), digest and digest[1], progress=progress
             )
-        return read_checkpoint(file, map_location)
+        return load(file, map_location)
 
     class Torch(types.ModuleType):
         """torch, but for ``load``."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .checkpoints import no_weights, read_checkpoint, shorten
+from .checkpoints import check_finite, no_weights, read_checkpoint, shorten
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -27,8 +27,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, holds anything but plain weights,
-            or is a TorchScript archive.
+        ValueError: If the file is damaged, holds anything but plain weights, or
+            values that are not finite, or is a TorchScript archive.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,6 +60,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         for name, value in content.items()
         if isinstance(value, Tensor)
     }
+    check_finite(weights, path)
     return weights, metadata
 
 

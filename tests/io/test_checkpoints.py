@@ -171,6 +171,36 @@ def test_zip_bomb_is_refused_before_it_is_read(tmp_path, monkeypatch):
         read_checkpoint(io.BytesIO(path.read_bytes()))
 
 
+def test_tensors_that_claim_more_than_the_file_has_are_refused(tmp_path):
+    path = tmp_path / 'claims.pth'
+    torch.save({'state_dict': {'w': torch.zeros(1).expand(2**20, 2**20)}}, path)
+    for load in (CheckpointLoader.load_checkpoint, read_weights):
+        with pytest.raises(ValueError, match=f'{path} is not loaded: w has .*1048576'):
+            load(str(path))
+    torch.save({'w': torch.zeros(1).expand(100, 100)}, path)  # harmless
+    assert read_weights(path)[0]['w'].shape == (100, 100)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('wrapper', [None, 'state_dict', 'ema_state_dict'])
+def test_values_that_are_not_finite_are_refused(tmp_path, value, wrapper):
+    path = tmp_path / 'diverged.pth'
+    weights = dict(good=torch.ones(3), bad=torch.tensor([1, value]).half())
+    torch.save({wrapper: weights} if wrapper else weights, path)
+    loads = [CheckpointLoader.load_checkpoint]
+    loads += [read_weights] if wrapper != 'ema_state_dict' else []
+    for load in loads:
+        with pytest.raises(ValueError, match=f'{path} has NaN.* 1 of 2 tensors: bad'):
+            load(str(path))
+
+
+def test_masks_and_numbers_of_eight_bits_are_finite(tmp_path):
+    weights = dict(mask=torch.tensor([0.0, -np.inf]), index=torch.arange(3))
+    weights['small'] = torch.ones(2).to(torch.float8_e4m3fn)
+    torch.save(weights, tmp_path / 'good.pth')
+    assert len(read_weights(tmp_path / 'good.pth')[0]) == 3
+
+
 def test_checkpoint_loads_from_memory():
     file = io.BytesIO()
     torch.save({'w': torch.arange(3)}, file)

@@ -123,6 +123,15 @@ tta_pipeline = [
     assert json.loads(out.read_text())['mIoU'] == pytest.approx(12.5)
 
 
+def test_weights_that_are_not_finite_have_no_metrics(tmp_path, classifier):
+    saved = torch.load(classifier[1])
+    saved['state_dict']['head.fc.bias'][0] = np.nan
+    torch.save(saved, classifier[1])
+    with pytest.raises(ValueError, match='always_1.pth has NaN.*head.fc.bias'):
+        run_tool('test.py', *classifier, '--out', tmp_path / 'metrics.json')
+    assert not (tmp_path / 'metrics.json').exists()
+
+
 def test_out_must_say_what_to_write(classifier, capsys):
     with pytest.raises(SystemExit):
         run_tool('test.py', *classifier, '--out', 'results.txt')
