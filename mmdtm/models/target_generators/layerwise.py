@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from mmdtm.models.target_generators.base import Morphing
 from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
 from mmdtm.morphing import TokenAssignment, bipartite_matching, kmeans
+
+if TYPE_CHECKING:
+    from open_clip.transformer import ResidualAttentionBlock
 
 
 @MODELS.register_module()
@@ -72,6 +74,8 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
         if merging not in ('bipartite', 'kmeans'):
             raise ValueError(f"merging is {merging!r}; choose 'bipartite' or 'kmeans'.")
         super().__init__(**kwargs)
+        from open_clip.transformer import ResidualAttentionBlock
+
         blocks = self.teacher.transformer.resblocks
         if not isinstance(blocks[0], ResidualAttentionBlock):
             raise ValueError(

@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import open_clip
 import torch
 from mmpretrain.registry import MODELS
-from open_clip.model import _build_vision_tower, resize_pos_embed
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmdtm.io.weights import check_weights, read_weights, shorten
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
+
+if TYPE_CHECKING:  # open_clip is imported when a teacher is built: it takes seconds
+    from open_clip.transformer import VisionTransformer
 
 
 @MODELS.register_module()
@@ -99,6 +99,8 @@ class OpenCLIPGenerator(TargetGenerator):
         return output['image_intermediates'][0] @ tower.proj
 
     def resize_teacher(self, input_size: tuple[int, int]) -> None:
+        from open_clip.model import resize_pos_embed
+
         tower = self.teacher
         if self.grid_size[0] != self.grid_size[1]:
             raise ValueError('open_clip resizes square position embeddings alone')
@@ -122,6 +124,9 @@ def build_tower(
     pretrained: str | None,
 ) -> Tower:
     """Build the image tower of a CLIP; see :class:`OpenCLIPGenerator`."""
+    import open_clip
+    from open_clip.model import _build_vision_tower
+
     config, normalisation = find_architecture(model, model_config)
     quick_gelu, weights, path = config.get('quick_gelu', False), None, ''
     if pretrained is not None:
@@ -185,6 +190,8 @@ def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict
         FileNotFoundError: If ``model_config`` is missing.
         ValueError: If the model is unknown or has no patch tokens.
     """
+    import open_clip
+
     preprocess = {
         'mean': open_clip.OPENAI_DATASET_MEAN,
         'std': open_clip.OPENAI_DATASET_STD,
@@ -247,6 +254,8 @@ def _read_config(model: str, model_config: str | Mapping) -> Mapping:
 
 
 def _check_tower(model: str, tower: nn.Module) -> None:
+    from open_clip.transformer import VisionTransformer
+
     if not isinstance(tower, VisionTransformer):
         raise ValueError(
             f"{model}'s image tower is a {type(tower).__name__} without patch tokens. "
@@ -273,6 +282,8 @@ def find_weights(model: str, pretrained: str, tag: dict) -> str:
     Raises:
         FileNotFoundError: If there is none, or it cannot be downloaded.
     """
+    import open_clip
+
     if not tag:
         if Path(pretrained).is_file():
             return pretrained

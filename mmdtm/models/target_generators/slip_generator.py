@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mmpretrain.registry import MODELS
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from mmdtm.io.weights import check_weights, read_weights, shorten
 from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.models.target_generators.timm_generator import TimmTeacher, timm_tower
+
+if TYPE_CHECKING:
+    from timm.models import VisionTransformer
 
 # The image towers of the published checkpoints; the small one has MoCo v3's
 # twelve heads.
@@ -64,6 +65,9 @@ class SLIPGenerator(TimmTeacher):
 
 
 def _build(arch: str | dict, checkpoint: str | None) -> Tower:
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.models import VisionTransformer
+
     if isinstance(arch, str) and arch not in ARCHS:
         raise ValueError(
             f'SLIP has no arch {arch!r}; choose from {", ".join(ARCHS)}, or give a '

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import timm
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -124,6 +123,8 @@ def _build(model: str, pretrained: bool | str | None) -> Tower:
 
 
 def _create(model: str, pretrained: bool | str) -> Any:
+    import timm  # when a teacher is built, for it takes a second
+
     name = model.split('.')[0]
     if ':' not in model and not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
