@@ -20,6 +20,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 
+from mmdtm.engine.launch import nodes
 from mmdtm.io import atomic_write
 from mmdtm.models.backbones import DTMViT
 from mmdtm.run_record import lineage_of
@@ -117,17 +118,12 @@ def shrink_model(model: ConfigDict) -> None:
 
 def _shrink_parts(node) -> None:
     """Make every part below a node of the config small, in place."""
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            _shrink_parts(child)
-    elif isinstance(node, dict):
-        for child in node.values():
-            _shrink_parts(child)
-        for name, value in _small_options(node.get('type')).items():
+    for part in [n for n in nodes(node) if isinstance(n, dict)]:
+        for name, value in _small_options(part.get('type')).items():
             if not callable(value):
-                node[name] = copy.deepcopy(value)
-            elif name in node:
-                node[name] = value(node[name])
+                part[name] = copy.deepcopy(value)
+            elif name in part:
+                part[name] = value(part[name])
 
 
 def _small_options(kind: object) -> dict:

@@ -5,7 +5,9 @@ import atexit
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -215,13 +217,17 @@ def _set_dataloader_defaults(cfg: Config) -> None:
             loader.persistent_workers = False  # torch refuses them without workers
 
 
-def _replace_type(node, old: str, new: str) -> int:
-    """Renames a ``type`` everywhere below a config node; how often it was found."""
-    if isinstance(node, (list, tuple)):
-        return sum(_replace_type(child, old, new) for child in node)
-    if not isinstance(node, dict):
-        return 0
-    found = int(node.get('type') == old)
-    if found:
-        node['type'] = new
-    return found + sum(_replace_type(child, old, new) for child in node.values())
+def _replace_type(node: object, old: str, new: str) -> bool:
+    """Rename a ``type`` everywhere below a config node; whether it was found."""
+    found = [n for n in nodes(node) if isinstance(n, dict) and n.get('type') == old]
+    for part in found:
+        part['type'] = new
+    return bool(found)
+
+
+def nodes(node: object) -> Iterator[Any]:
+    """A node of a config and all below it, each before its children."""
+    yield node
+    if isinstance(node, (dict, list, tuple)):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from nodes(child)

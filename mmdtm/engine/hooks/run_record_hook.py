@@ -10,6 +10,7 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from mmdtm import run_record
+from mmdtm.engine.run_description import initial_checkpoints, new_record
 from mmdtm.io import write_text
 
 
@@ -32,13 +33,13 @@ class RunRecordHook(Hook):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(model.parameters()).device.type
-        self.record = run_record.new_record(
+        self.record = new_record(
             runner.cfg, model, runner.seed, get_world_size(), device
         )
         self.training = isinstance(runner._train_loop, BaseLoop)
         self.record['test'] = not self.training
         self.folder = Path(runner.work_dir if self.training else runner.log_dir)
-        for path in run_record.initial_checkpoints(runner.cfg.get('model')):
+        for path in initial_checkpoints(runner.cfg.get('model')):
             self.record['parent'] = self.record['parent'] or run_record.lineage_of(path)
         if not runner._resume:
             self.write()

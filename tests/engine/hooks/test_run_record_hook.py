@@ -11,6 +11,7 @@ from tiny_run import run_tool, write_config
 
 from mmdtm import run_record
 from mmdtm.engine.hooks.run_record_hook import RunRecordHook
+from mmdtm.engine.run_description import describe_kind, describe_teachers
 from mmdtm.io.checkpoints import read_checkpoint
 
 HOOK = "\ndefault_hooks['run_record'] = dict(type='RunRecordHook')\n"
@@ -110,7 +111,7 @@ def test_teachers_are_known_by_their_weights():
     with torch.no_grad():
         next(other.teacher.parameters()).flatten()[0] += 1e-3
     hashes = [
-        run_record.describe_teachers(torch.nn.ModuleList([part]))[0]['weights_sha256']
+        describe_teachers(torch.nn.ModuleList([part]))[0]['weights_sha256']
         for part in (one, same, other)
     ]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -152,4 +153,4 @@ def test_kind_is_that_of_the_model(name, kind):
     shrink_model(cfg.model)
     scope = 'mmseg' if kind == 'segmentation' else 'mmpretrain'
     with MODELS.switch_scope_and_registry(scope) as registry:
-        assert run_record.describe_kind(registry.build(cfg.model)) == kind
+        assert describe_kind(registry.build(cfg.model)) == kind
