@@ -7,6 +7,7 @@ import mmdtm.prepare  # noqa: F401
 from . import transforms
 from .bad_images import SkipBadImages
 from .cifar import OfficialCIFAR10, OfficialCIFAR100
+from .collate import masked_collate
 from .cub import OfficialCUB
 from .image_folder import ImageFolder
 from .inaturalist import INaturalist
@@ -27,5 +28,6 @@ __all__ = [
     'SkipBadImages',
     'StanfordDogs',
     'UnlabeledImages',
+    'masked_collate',
     'transforms',
 ]

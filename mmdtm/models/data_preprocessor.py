@@ -11,8 +11,8 @@ from mmpretrain.registry import MODELS
 class DTMDataPreprocessor(SelfSupDataPreprocessor):
     """Normalise the same crop for the student and for each teacher.
 
-    One uint8 crop travels to the device; all views are made there. The masks
-    stay where they are: the algorithm moves them as one tensor.
+    One uint8 crop travels to the device, where all views are made, and the masks as
+    one tensor.
 
     Args:
         mean: The student's pixel mean, RGB, on the 0-255 scale.
@@ -81,13 +81,15 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
         """Make the views.
 
         Args:
-            data: ``inputs`` (B, 3, H, W) uint8 and ``data_samples``, as
-                mmengine's ``default_collate`` gives them.
+            data: ``inputs`` (B, 3, H, W) uint8, ``data_samples`` and ``mask``
+                (B, h, w), as ``masked_collate`` gives them. mmengine's
+                collations leave the masks in the data samples, which will do.
             training: Unused; both modes see the same.
 
         Returns:
             ``inputs`` is the list of the student's view and then those added,
-            (B, 3, H, W) float32 each; ``data_samples`` is passed through.
+            (B, 3, H, W) float32 each; ``data_samples`` is passed through; ``mask``,
+            bool (B, h, w), is there if the data have masks.
         """
         images = self.cast_data(data['inputs'])
         if isinstance(images, (list, tuple)):  # pseudo_collate, as in inference
@@ -97,4 +99,10 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
         images = images.float()
         norms = [self.view_norm(view) for view in range(self.num_views)]
         views = [(images - mean) / std for mean, std in norms]
-        return {'inputs': views, 'data_samples': data.get('data_samples')}
+        samples, mask = data.get('data_samples'), data.get('mask')
+        made = {'inputs': views, 'data_samples': samples}
+        if mask is None and samples and 'mask' in samples[0]:
+            mask = torch.stack([sample.mask for sample in samples])
+        if mask is not None:
+            made['mask'] = self.cast_data(mask).bool()
+        return made

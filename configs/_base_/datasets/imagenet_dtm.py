@@ -34,7 +34,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='masked_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='UnlabeledImages',  # skips and counts what cannot be read

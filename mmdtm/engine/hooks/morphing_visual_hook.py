@@ -10,7 +10,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmdtm.models.selfsup.branch import stack_masks
 from mmdtm.visualization import denormalize, morphing_sheet
 
 
@@ -100,7 +99,6 @@ class MorphingVisualHook(Hook):
         morphing = part.morphing
         data = preprocessor(data_batch, True)
         view = data['inputs'][-1][: self.num_images]
-        samples = data['data_samples'][: self.num_images]
         training = morphing is not None and morphing.training
         devices = [view.device] if view.is_cuda else []
         with torch.random.fork_rng(devices=devices):
@@ -112,8 +110,8 @@ class MorphingVisualHook(Hook):
                 if training:
                     morphing.train()
         masks = None
-        if samples and 'mask' in samples[0]:
-            masks = stack_masks(samples, torch.device('cpu')).numpy()
+        if 'mask' in data:
+            masks = data['mask'][: self.num_images].numpy(force=True)
         images = denormalize(
             view,
             *(norm.flatten().tolist() for norm in preprocessor.view_norm(-1)),

@@ -1,7 +1,7 @@
 """Self-supervised algorithms."""
 
 from .beitv2 import BEiTv2DTM
-from .branch import DTMBranch, first_view, stack_masks
+from .branch import DTMBranch, MaskedInput, first_view, require_mask
 from .byol import BYOLDTM
 from .distillation import DTMDistillation
 from .dtm import DTM
@@ -15,7 +15,8 @@ __all__ = [
     'DTMBranch',
     'DTMDistillation',
     'MAEDTM',
+    'MaskedInput',
     'VQKDGenerator',
     'first_view',
-    'stack_masks',
+    'require_mask',
 ]

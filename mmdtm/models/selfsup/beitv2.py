@@ -5,11 +5,11 @@ from mmpretrain.models.selfsup import BEiT
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from .branch import DTMBranch, attach_tower, first_view, stack_masks
+from .branch import DTMBranch, MaskedInput, attach_tower, first_view, require_mask
 
 
 @MODELS.register_module()
-class BEiTv2DTM(BEiT):
+class BEiTv2DTM(MaskedInput, BEiT):
     """mmpretrain's BEiT v2 with its tokenizer kept frozen, and DTM beside.
 
     BEiT v2 predicts the tokenizer's codes of the masked patches, from the last
@@ -68,21 +68,24 @@ class BEiTv2DTM(BEiT):
         return self.backbone(first_view(inputs), mask=None)
 
     def loss(
-        self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs
+        self,
+        inputs: list[torch.Tensor],
+        data_samples: list[DataSample] | None = None,
+        mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """One training step.
 
         Args:
             inputs: Views (B, 3, H, W) of the student, the tokenizer and, with
                 DTM, the teacher.
-            data_samples: B samples that hold a ``mask`` (h, w), 1 = masked.
+            data_samples: Unused.
+            mask: Bool (B, h, w), True where the student's patches are masked.
 
         Returns:
             ``loss_1`` and ``loss_2``, BEiT v2's own, and ``loss_dtm``; scalars.
         """
         student_view, tokenizer_view, *teacher_view = inputs
-        mask = stack_masks(data_samples, student_view.device)
-
+        mask = require_mask(mask)
         latent = self.backbone(student_view, mask)
         codes = self.target_generator(tokenizer_view)
         tokens, early_tokens = self.neck(

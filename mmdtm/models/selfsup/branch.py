@@ -105,16 +105,38 @@ def first_view(inputs: torch.Tensor | list) -> torch.Tensor:
     return inputs[0] if isinstance(inputs, (list, tuple)) else inputs
 
 
-def stack_masks(data_samples: list[DataSample], device: torch.device) -> torch.Tensor:
-    """The batch's masks as one boolean tensor (B, h, w) on the device.
+class MaskedInput:
+    """Hands the batch's masks to ``loss``, for self-supervisors that need them."""
+
+    def forward(
+        self,
+        inputs: torch.Tensor | list[torch.Tensor],
+        data_samples: list[DataSample] | None = None,
+        mode: str = 'tensor',
+        mask: torch.Tensor | None = None,
+    ):
+        """See ``BaseSelfSupervisor``.
+
+        Args:
+            inputs: Images (B, 3, H, W), or the preprocessor's views of them.
+            data_samples: Of the B images.
+            mode: ``'tensor'`` for features, ``'loss'`` for losses.
+            mask: Bool (B, h, w), True where a patch is masked.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples, mask=mask)
+        return super().forward(inputs, data_samples, mode)
+
+
+def require_mask(mask: torch.Tensor | None) -> torch.Tensor:
+    """The masks, if there are any.
 
     Raises:
-        ValueError: If the samples hold no mask.
+        ValueError: If the batch came without masks.
     """
-    if not data_samples or 'mask' not in data_samples[0]:
+    if mask is None:
         raise ValueError(
             'The data samples hold no mask: the pipeline needs a '
             'BlockMaskGenerator before PackInputs.'
         )
-    masks = torch.stack([sample.mask for sample in data_samples])
-    return masks.to(device, dtype=torch.bool, non_blocking=True)
+    return mask

@@ -2,7 +2,6 @@
 
 import torch
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
 
 from .dtm import DTM
 
@@ -19,7 +18,7 @@ class DTMDistillation(DTM):
     """
 
     def student_tokens(
-        self, view: torch.Tensor, data_samples: list[DataSample]
+        self, view: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """The student's patch tokens of the whole image, (B, N, C)."""
         return self.backbone(view)[-1][:, self.backbone.num_extra_tokens :]

@@ -5,11 +5,11 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from .branch import attach_tower, first_view, stack_masks
+from .branch import MaskedInput, attach_tower, first_view, require_mask
 
 
 @MODELS.register_module()
-class DTM(BaseSelfSupervisor):
+class DTM(MaskedInput, BaseSelfSupervisor):
     """Pre-train a ViT to match a teacher's tokens group by group (section 4).
 
     The student sees a masked image, the frozen teacher the whole one. Tokens
@@ -68,26 +68,29 @@ class DTM(BaseSelfSupervisor):
         return self.backbone(first_view(inputs))
 
     def loss(
-        self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs
+        self,
+        inputs: list[torch.Tensor],
+        data_samples: list[DataSample] | None = None,
+        mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """One step of the paper's section 4, in its order.
 
         Args:
             inputs: The student's and the teacher's view, (B, 3, H, W) each.
-            data_samples: B samples that hold a ``mask`` (h, w), 1 = masked.
+            data_samples: Unused.
+            mask: Bool (B, h, w), True where the student's patches are masked.
 
         Returns:
             ``loss``, a scalar.
         """
         student_view, teacher_view = inputs
-        tokens = self.student_tokens(student_view, data_samples)
+        tokens = self.student_tokens(student_view, mask)
         target, assignments = self.target_generator.targets(teacher_view, self.morphing)
         return dict(loss=self.head.loss(tokens, target, assignments))
 
     def student_tokens(
-        self, view: torch.Tensor, data_samples: list[DataSample]
+        self, view: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """The student's patch tokens of the masked image, (B, N, C)."""
-        mask = stack_masks(data_samples, view.device)
-        latent = self.backbone(view, mask)[-1]
+        latent = self.backbone(view, require_mask(mask))[-1]
         return latent[:, self.backbone.num_extra_tokens :]

@@ -6,11 +6,11 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from .branch import DTMBranch, first_view
+from .branch import DTMBranch, MaskedInput, first_view
 
 
 @MODELS.register_module()
-class MAEDTM(MAE):
+class MAEDTM(MaskedInput, MAE):
     """mmpretrain's MAE with a teacher's tokens as the target instead of pixels.
 
     The encoder sees the visible patches alone; the decoder puts them and mask
