@@ -87,12 +87,14 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
     """
     cfg.smoke = True  # for the record of the run
     shrink_model(cfg.model)
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(name)
-        if loader:
-            _shrink_parts(loader.dataset)
-            loader.update(batch_size=BATCH, num_workers=0, persistent_workers=False)
-            loader.dataset = _made_dataset(loader.dataset, cfg.model, Path(folder))
+    for owner in (cfg, *cfg.get('custom_hooks', ())):  # a hook may have its own data
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            loader = owner.get(name)
+            if loader:
+                _shrink_parts(loader.dataset)
+                loader.update(batch_size=BATCH, num_workers=0)
+                loader.persistent_workers = False
+                loader.dataset = _made_dataset(loader.dataset, cfg.model, Path(folder))
     _two_steps(cfg)
     return cfg
 
@@ -167,7 +169,7 @@ def _made_dataset(dataset: ConfigDict, model: ConfigDict, folder: Path) -> Confi
         # Also where a data set has its images in memory.
         pipeline=[dict(type='LoadWholeImage'), *pipeline],
     )
-    if model.type == 'ImageClassifier':
+    if model.type == 'ImageClassifier' or dataset.type == 'ImageFolder':
         names = [f'{label:04}' for label in range(CLASSES)]
         made.update(type='ImageFolder', classes=names)
     return made

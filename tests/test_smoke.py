@@ -6,8 +6,8 @@ from unittest import mock
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
-from mmpretrain.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmpretrain.registry import DATASETS, MODELS
 from tiny_run import ROOT, run_tool
 
 from mmdtm import smoke
@@ -75,6 +75,19 @@ def test_a_fixed_number_of_tokens_is_scaled_and_a_range_is_kept():
 )
 def test_sizes_keep_their_shape(size, expected):
     assert small(type='Resize', scale=size)['scale'] == expected
+
+
+def test_the_data_of_a_hook_are_made_too(tmp_path):
+    """As the pilot's probe of the features, whose data have labels."""
+    cfg = Config.fromfile(ROOT / 'configs/beyond/pilot_vit-b_20e.py')
+    smoke.shrink(cfg, tmp_path)
+    (probe,) = [h for h in cfg.custom_hooks if h.type == 'FeatureProbeHook']
+    for loader in (probe.train_dataloader, probe.val_dataloader):
+        assert loader.batch_size == smoke.BATCH and loader.num_workers == 0
+        assert loader.dataset.type == 'ImageFolder'
+        assert str(tmp_path) in loader.dataset.data_root
+        assert DATASETS.build(loader.dataset)[0]['inputs'].shape == (3, 64, 64)
+    assert cfg.train_dataloader.dataset.type == 'UnlabeledImages'
 
 
 def test_bases_that_upstream_has_speak_for_what_inherits_from_them():

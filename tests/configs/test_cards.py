@@ -1,5 +1,6 @@
 """Each config opens with a card that says what it is, and says it rightly."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,27 @@ def test_card(name):
         followers = sorted(ROOT.glob(pattern))
         assert followers, f'{pattern} names no config'
         assert 'pre-training' not in {read_card(path).stage for path in followers}
+
+
+GRIDS = [name for name in OURS if 'Grid' in read_card(ROOT / name).fields]
+
+
+@pytest.mark.parametrize('name', [n for n in GRIDS if '/transfer/' in n])
+def test_grids_of_tables_6_and_7(name):
+    """Over rates and weight decays alone: seeds would be in the deviation, too."""
+    command = read_card(ROOT / name).fields['Grid']
+    assert '--lr' in command and '--weight-decay' in command
+    assert '--seeds' not in command
+    assert len(GRIDS) >= 8
+
+
+def test_the_grids_shown_are_of_both_rows_and_without_seeds():
+    page = (ROOT / 'docs/transfer.md').read_text()
+    blocks = re.findall(r'```\n(python tools/grid_search.py.*?)```', page, re.DOTALL)
+    (shown,) = blocks
+    assert '--seeds' not in shown
+    for pretrained in ('work_dirs/dtm_vit-b_300e', 'work_dirs/token-wise_vit-b_300e'):
+        assert f'checkpoint={pretrained}/epoch_300.pth' in shown
 
 
 @pytest.mark.parametrize('name', sorted(set(ALL) - set(OURS)))

@@ -11,6 +11,7 @@ from torch import nn
 
 from mmdtm.engine.launch import fit_to_device
 from mmdtm.morphing import DynamicSchedule
+from mmdtm.report.cards import read_card
 
 # Table 12: width, layers, heads, FFN width, layer scale.
 TABLE_12 = {
@@ -125,6 +126,26 @@ def test_rate_over_the_epochs(epochs):
     np.testing.assert_allclose(lr[100:], cosine, rtol=3e-3)
 
 
+def test_the_pilot_of_the_learning_rate_has_all_four_readings():
+    """docs/fidelity.md's table, by the rules that it names, and its command."""
+    root = CONFIGS.parent
+    card = read_card(CONFIGS / 'beyond/pilot_vit-b_20e.py')
+    page = (root / 'docs/fidelity.md').read_text()
+    readings = [1.5e-4, 1.5e-4 * 1024 / 256, 1.5e-3 * 1024 / 2048]
+    readings.append(1.5e-3 * (1024 / 2048) ** 0.5)
+    words = card.fields['Grid'].split()
+    rates_ = words[words.index('--lr') + 1 : words.index('--metric')]
+    assert list(map(float, rates_)) == pytest.approx(readings, rel=1e-3)
+    for rate in rates_:
+        assert f' | {rate} | ' in page
+    assert card.fields['Grid'] in ' '.join(page.replace('\\\n', ' ').split())
+    pilot = load('beyond/pilot_vit-b_20e')
+    assert any(hook.type == 'FeatureProbeHook' for hook in pilot.custom_hooks)
+    ours = load('dtm_vit-b_300e')
+    for name in ('model', 'optim_wrapper', 'param_scheduler', 'train_dataloader'):
+        assert pilot[name] == ours[name]
+
+
 def test_pipeline():
     cfg = load('dtm_vit-b_300e')
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
@@ -140,6 +161,8 @@ def test_pipeline():
     assert crop.crop_ratio_range == (0.2, 1.0)  # BEiT v2's
     masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
     assert (masks.height, masks.width, masks.num_masked) == (14, 14, 78)
+    # docs/fidelity.md overrides it by its place.
+    assert order.index('BlockMaskGenerator') == 3
 
 
 def test_teacher_morphing_and_loss(size):
@@ -174,6 +197,7 @@ def test_the_release(size):
     assert steps['JitteredResizedCrop'].crop_ratio_range == (0.08, 1.0)
     masks = TRANSFORMS.build(steps['BlockMaskGenerator'])
     assert masks.num_masked == 75 and masks.min_num_patches == 16
+    assert masks.whole_blocks
     assert np.exp(masks.log_aspect) == pytest.approx((0.3, 1 / 0.3))
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(
         1.5e-3 * (1024 / 2048) ** 0.5, rel=1e-3
