@@ -30,7 +30,7 @@ train_pipeline = [
     dict(type='LoadWholeImage'),
     dict(_base_.random_crop, crop_ratio_range=(0.08, 1.0)),  # its default
     dict(type='RandomFlip', prob=0.5),
-    dict(_base_.block_mask, mask_ratio=75 / 196),
+    dict(_base_.block_mask, mask_ratio=75 / 196, whole_blocks=True),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,5 +1,7 @@
 """BlockMaskGenerator: exact counts, blocks, and clear errors."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -42,12 +44,56 @@ def test_masks_are_blocks():
 
 def test_aspect_and_area_limits():
     generator = BlockMaskGenerator(14, 0.4, min_num_patches=4, min_aspect=0.5)
+    nothing = np.zeros((14, 14), dtype=bool)
     for _ in range(500):
-        top, bottom, begin, end = generator._draw_block(9)
-        height, width = bottom - top, end - begin
-        assert 0 <= top < bottom <= 14 and 0 <= begin < end <= 14
+        height, width = generator._draw_sides(4, 9)
         assert 1 <= height * width <= 15  # 9 and the rounding of both sides
         assert 1 / 3 <= height / width <= 3
+        rows, columns = generator._place(nothing, height, width)
+        assert len(rows) == height * width
+        assert np.ptp(rows) == height - 1 and np.ptp(columns) == width - 1
+
+
+def beit_mask(side: int, count: int, smallest: int, aspect: float) -> list[list[bool]]:
+    """BEiT v2's rules, patch by patch, with numpy's global generator."""
+    mask = [[False] * side for _ in range(side)]
+    masked = 0
+    while masked < count:
+        for _ in range(10):
+            area = np.random.uniform(smallest, count - masked)
+            ratio = math.exp(np.random.uniform(math.log(aspect), math.log(1 / aspect)))
+            height = round(math.sqrt(area * ratio))
+            width = round(math.sqrt(area / ratio))
+            if not (height < side and width < side):
+                continue
+            top = np.random.randint(0, side - height + 1)
+            begin = np.random.randint(0, side - width + 1)
+            new = [
+                (row, column)
+                for row in range(top, top + height)
+                for column in range(begin, begin + width)
+                if not mask[row][column]
+            ]
+            if 0 < len(new) <= count - masked:
+                break
+        else:
+            free = [(r, c) for r in range(side) for c in range(side) if not mask[r][c]]
+            chosen = np.random.choice(len(free), count - masked, replace=False)
+            new = [free[i] for i in chosen]
+        for row, column in new:
+            mask[row][column] = True
+        masked += len(new)
+    return mask
+
+
+def test_whole_blocks_are_beits_rules():
+    """As configs/release/ draws them."""
+    generator = BlockMaskGenerator(14, 75 / 196, whole_blocks=True)
+    np.random.seed(3)
+    masks = [generator.draw() for _ in range(300)]
+    np.random.seed(3)
+    assert [beit_mask(14, 75, 16, 0.3) for _ in masks] == [m.tolist() for m in masks]
+    assert {int(mask.sum()) for mask in masks} == {75}
 
 
 def test_transform_adds_the_mask():

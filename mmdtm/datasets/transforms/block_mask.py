@@ -7,6 +7,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
+TRIES = 10  # of a block, until single patches fill up
+
 
 @TRANSFORMS.register_module()
 class BlockMaskGenerator(BaseTransform):
@@ -14,8 +16,8 @@ class BlockMaskGenerator(BaseTransform):
 
     Blocks of random area and aspect ratio are laid on the patch grid, over one
     another if need be, until the count is reached; the last one is cut to fit,
-    from its lower end. Paper, section 4 and table 12: block-wise, r = 0.4,
-    which is 78 of 14 x 14 patches.
+    from its lower end. Paper, sections 4.1 and 5: block-wise, r = 0.4, which is
+    78 of 14 x 14 patches.
 
     Adds the key ``mask``: (h, w) bool, True = masked.
 
@@ -26,6 +28,9 @@ class BlockMaskGenerator(BaseTransform):
             what is left to mask.
         min_aspect: Smallest aspect ratio (height / width) of a block, at most
             1; the largest is 1 / min_aspect.
+        whole_blocks: Cut no block, as BEiT v2 and the authors' release: one that
+            does not fit, or adds more than what is left, is drawn anew, and
+            after ten in a row single patches fill up.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -39,6 +44,7 @@ class BlockMaskGenerator(BaseTransform):
         mask_ratio: float = 0.4,
         min_num_patches: int = 16,
         min_aspect: float = 0.3,
+        whole_blocks: bool = False,
     ) -> None:
         grid = (input_size,) * 2 if isinstance(input_size, int) else tuple(input_size)
         if len(grid) != 2 or min(grid) < 1:
@@ -71,6 +77,7 @@ class BlockMaskGenerator(BaseTransform):
             )
         self.mask_ratio = mask_ratio
         self.min_num_patches = min_num_patches
+        self.whole_blocks = whole_blocks
         self.log_aspect = (math.log(min_aspect), math.log(1 / min_aspect))
 
     def draw(self) -> np.ndarray:
@@ -82,21 +89,47 @@ class BlockMaskGenerator(BaseTransform):
         mask = np.zeros((self.height, self.width), dtype=bool)
         left = self.num_masked
         while left:
-            top, bottom, begin, end = self._draw_block(left)
-            rows, columns = np.nonzero(~mask[top:bottom, begin:end])
-            mask[top + rows[:left], begin + columns[:left]] = True
-            left -= min(left, len(rows))
+            rows, columns = (self._whole if self.whole_blocks else self._cut)(
+                mask, left
+            )
+            mask[rows, columns] = True
+            left -= len(rows)
         return mask
 
-    def _draw_block(self, largest: int) -> tuple[int, int, int, int]:
-        """Corners of a block of at most about ``largest`` patches."""
-        area = np.random.uniform(min(self.min_num_patches, largest), largest)
+    def _cut(self, mask: np.ndarray, left: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns that the next block masks, at most ``left``."""
+        height, width = self._draw_sides(min(self.min_num_patches, left), left)
+        height = min(max(height, 1), self.height)
+        width = min(max(width, 1), self.width)
+        rows, columns = self._place(mask, height, width)
+        return rows[:left], columns[:left]
+
+    def _whole(self, mask: np.ndarray, left: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those of a block that fits, or of ``left`` single patches."""
+        for _ in range(TRIES):
+            height, width = self._draw_sides(self.min_num_patches, left)
+            if height < self.height and width < self.width:
+                rows, columns = self._place(mask, height, width)
+                if 0 < len(rows) <= left:
+                    return rows, columns
+        rows, columns = np.nonzero(~mask)
+        chosen = np.random.choice(len(rows), left, replace=False)
+        return rows[chosen], columns[chosen]
+
+    def _draw_sides(self, smallest: int, largest: int) -> tuple[int, int]:
+        """Height and width of a block of about so many patches."""
+        area = np.random.uniform(smallest, largest)
         aspect = math.exp(np.random.uniform(*self.log_aspect))
-        height = min(max(round(math.sqrt(area * aspect)), 1), self.height)
-        width = min(max(round(math.sqrt(area / aspect)), 1), self.width)
+        return round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+
+    def _place(
+        self, mask: np.ndarray, height: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of what is not masked yet in a block put somewhere."""
         top = np.random.randint(0, self.height - height + 1)
         begin = np.random.randint(0, self.width - width + 1)
-        return top, top + height, begin, begin + width
+        rows, columns = np.nonzero(~mask[top : top + height, begin : begin + width])
+        return top + rows, begin + columns
 
     def transform(self, results: dict) -> dict:
         """Add ``mask`` to the sample."""
