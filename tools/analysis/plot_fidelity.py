@@ -1,0 +1,161 @@
+"""Draw the pictures of docs/fidelity.md, and print what they say in numbers.
+
+    python tools/analysis/plot_fidelity.py schedules --out work_dirs/schedules.png
+
+``schedules``: which numbers of morphed tokens the drawn schedules reach. Every
+    N_m of 1 to N and every k of the range is counted, none is drawn. An iteration
+    of bipartite matching merges at most half of the tokens, so that Eq. (1) often
+    leaves more of them than were asked for; with ``reach_num_morphed=True`` none of
+    the draws does. One panel gives how often each N_m comes out, the other the
+    fewest tokens that k iterations leave.
+``masks``: how ragged the masks are, by the length of their border: neighbouring
+    patches of which one is masked.
+"""
+
+import argparse
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+import mmdtm.plugin  # noqa: E402, F401
+from mmdtm.datasets.transforms import BlockMaskGenerator  # noqa: E402
+from mmdtm.morphing import DynamicSchedule, effective_schedule  # noqa: E402
+from mmdtm.visualization import LINE_COLORS  # noqa: E402
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+SCHEDULES = {'Eq. (1)': False, 'reach_num_morphed=True': True}
+MASKS = {
+    'the configs': 'dtm_vit-b_300e.py',
+    'the release': 'release/dtm_vit-b_300e.py',
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('picture', choices=PICTURES)
+    parser.add_argument('--tokens', type=int, default=196, help='N of the schedules')
+    parser.add_argument(
+        '--num-iters', type=int, nargs=2, default=[1, 14], help='lowest and highest k'
+    )
+    parser.add_argument('--draws', type=int, default=20_000, help='of masks')
+    parser.add_argument('--out', type=Path, help='PICTURE.png by default')
+    args = parser.parse_args(argv)
+    args.out = args.out or Path(f'{args.picture}.png')
+    return args
+
+
+def outcomes(
+    num_tokens: int, num_iters: tuple[int, int], reach: bool
+) -> list[tuple[int, int, int, Fraction]]:
+    """Every draw: N_m drawn, k, N_m that comes out, and the draw's probability."""
+    draws = []
+    for drawn in range(1, num_tokens + 1):
+        span = DynamicSchedule(num_tokens, drawn, num_iters, reach).iters_for(drawn)
+        for k in range(span[0], span[1] + 1):
+            schedule = DynamicSchedule(num_tokens, drawn, k, reach).draw(0, 0)
+            left = num_tokens - sum(effective_schedule(num_tokens, schedule))
+            share = Fraction(1, num_tokens * (span[1] - span[0] + 1))
+            draws.append((drawn, k, left, share))
+    return draws
+
+
+def draw_schedules(args: argparse.Namespace) -> plt.Figure:
+    """N_m that come out, and the fewest tokens by k."""
+    figure, (often, fewest) = plt.subplots(1, 2, figsize=(10, 3.6), layout='tight')
+    for color, (name, reach) in zip(LINE_COLORS, SCHEDULES.items(), strict=False):
+        draws = outcomes(args.tokens, tuple(args.num_iters), reach)
+        shares: Counter = Counter()
+        least: dict[int, int] = {}
+        for _, k, left, share in draws:
+            shares[left] += share
+            least[k] = min(left, least.get(k, left))
+        missed = sum(share for drawn, _, left, share in draws if left != drawn)
+        mean = sum(left * share for left, share in shares.items())
+        print(
+            f'{name}: fewest {min(shares)} of {args.tokens} tokens, mean '
+            f'{float(mean):.1f}, {float(missed):.2%} of the draws miss their N_m'
+        )
+        counts = range(1, args.tokens + 1)
+        percent = [100 * float(shares[n]) for n in counts]
+        often.step(counts, percent, where='mid', color=color, label=name)
+        fewest.plot(sorted(least), [least[k] for k in sorted(least)], 'o-', color=color)
+    often.set(xlabel='$N_m$ that comes out', ylabel='share of the draws (%)', ylim=0)
+    often.legend(frameon=False)
+    fewest.set(xlabel='iterations $k$', ylabel='fewest tokens left')
+    fewest.set_yscale('log', base=2)
+    fewest.yaxis.set_major_formatter('{x:.0f}')
+    return figure
+
+
+def mask_border(mask: np.ndarray) -> int:
+    """Neighbouring patches of a mask (h, w) of which just one is masked."""
+    return int((mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum())
+
+
+def draw_masks(args: argparse.Namespace) -> plt.Figure:
+    """Borders of many masks, and the first masks of each config."""
+    layout = [['borders', *(f'{name} {i}' for i in range(4))] for name in MASKS]
+    figure, axes = plt.subplot_mosaic(
+        layout,
+        figsize=(10, 3.6),
+        width_ratios=[5, 1.5, 1.5, 1.5, 1.5],
+        layout='constrained',
+    )
+    for color, (name, path) in zip(LINE_COLORS, MASKS.items(), strict=False):
+        (step,) = [
+            step
+            for step in Config.fromfile(CONFIGS / path).train_pipeline
+            if step.pop('type') == 'BlockMaskGenerator'
+        ]
+        generator = BlockMaskGenerator(**step)
+        np.random.seed(0)
+        masks = [generator.draw() for _ in range(args.draws)]
+        borders = [mask_border(mask) for mask in masks]
+        print(
+            f'{name}: {generator.num_masked} of {masks[0].size} patches masked, mean '
+            f'border {np.mean(borders):.1f}'
+        )
+        label = f'{name} ({generator.num_masked} masked)'
+        counts = np.bincount(borders) / len(borders) * 100
+        axes['borders'].step(
+            np.arange(len(counts)), counts, where='mid', color=color, label=label
+        )
+        axes['borders'].axvline(np.mean(borders), color=color, linestyle='--')
+        for i, mask in enumerate(masks[:4]):
+            axis = axes[f'{name} {i}']
+            axis.pcolormesh(mask, cmap='Greys', edgecolors='0.8', linewidth=0.3)
+            axis.set(aspect='equal', xticks=[], yticks=[])
+            axis.invert_yaxis()
+            if i == 0:
+                axis.set_ylabel(name, color=color)
+    axes['borders'].set(
+        xlabel='border of a mask (dashed: mean)', ylabel='share of the draws (%)'
+    )
+    axes['borders'].margins(y=0.3)
+    axes['borders'].set_ylim(bottom=0)
+    axes['borders'].legend(frameon=False, loc='upper left')
+    return figure
+
+
+PICTURES = dict(schedules=draw_schedules, masks=draw_masks)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    figure = PICTURES[args.picture](args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=110)
+    print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    main()
