@@ -248,34 +248,49 @@ def test_any_image_size_is_segmented(tmp_path, mode, size):
     assert torch.isfinite(sample.seg_logits.data).all()
 
 
-def test_windows_are_those_of_mmsegmentations_beit(tmp_path):
-    """Its own preprocessor pads no image, so that the last window ends with it."""
-    draw_ade(tmp_path, images=1, size=(72, 115))
-    cfg = small_run(tmp_path, tmp_path)
-    cfg.launcher = 'none'
-    fit_to_device(cfg)
-    model = MODELS.build(cfg.model).eval()
-    name = 'beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py'
-    beit = Config.fromfile(Path(mmseg.__file__).parent / '.mim/configs' / name)
-    theirs = MODELS.build(beit.model.data_preprocessor)
-    batch = next(iter(Runner.build_dataloader(cfg.test_dataloader)))
+@pytest.mark.parametrize('size', [(72, 115), (64, 64)])
+@pytest.mark.parametrize(
+    ('name', 'window'),
+    [
+        ('mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py', 512),
+        ('beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py', 640),
+    ],
+)
+def test_windows_are_those_of_mmsegmentation(name, window, size, tmp_path):
+    """No image is padded before the test, so that the last window ends with it."""
+    draw_ade(tmp_path, images=1, size=size)
+    ours = load(BASE)
+    theirs = Config.fromfile(Path(mmseg.__file__).parent / '.mim/configs' / name)
+    if window == 512:
+        assert ours.model.test_cfg == theirs.model.test_cfg
+    else:  # windows and strides of 640; the rest as it is
+        ours.model.test_cfg.update(crop_size=(640, 640), stride=(426, 426))
+    ours.test_dataloader.dataset.data_root = str(tmp_path)
+    ours.test_dataloader.update(num_workers=0, persistent_workers=False)
+    small = small_run(tmp_path, tmp_path)
+    small.model.decode_head.num_classes = small.model.auxiliary_head.num_classes = 2
+    small.launcher = 'none'
+    fit_to_device(small)
+    model = MODELS.build(small.model)
+    batch = next(iter(Runner.build_dataloader(ours.test_dataloader)))
 
-    def windows(preprocessor) -> list[torch.Tensor]:
+    def windows(cfg: Config) -> list[torch.Tensor]:
         found = []
 
         def encode_decode(crop, metas):
             found.append(crop)
-            return crop.new_zeros(1, 150, *crop.shape[2:])
+            return crop.new_zeros(1, 2, *crop.shape[2:])
 
+        preprocessor = MODELS.build(cfg.model.data_preprocessor)
         data = preprocessor(copy.deepcopy(batch), False)
-        metas = [data['data_samples'][0].metainfo]
+        model.test_cfg = cfg.model.test_cfg
         with mock.patch.object(model, 'encode_decode', encode_decode):
-            model.slide_inference(data['inputs'], metas)
+            model.slide_inference(data['inputs'], [data['data_samples'][0].metainfo])
         return found
 
-    ours, expected = windows(model.data_preprocessor), windows(theirs)
-    assert len(ours) == len(expected) == 2
-    assert all(map(torch.equal, ours, expected))
+    expected = windows(theirs)
+    assert all(map(torch.equal, windows(ours), expected))
+    assert len(windows(ours)) == len(expected) > (size == (72, 115))
 
 
 def test_padding_does_not_shift_the_prediction(tmp_path):
