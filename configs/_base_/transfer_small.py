@@ -1,8 +1,8 @@
 """What the transfers to small data sets share: one GPU a run, table 13 otherwise.
 
-The grid that the paper searched for tables 6 and 7 is not known here. Chosen:
-runs of 128 images on one GPU, so that a grid keeps several GPUs busy, and the
-middle of the grid that the cards name.
+The paper prints no grid for tables 6 and 7 (docs/transfer.md). Chosen: runs of
+128 images on one GPU, so that a grid keeps several GPUs busy, and the middle of
+the grid that the cards name.
 """
 
 _base_ = ['../finetune/dtm_vit-b_100e_in1k.py']
