@@ -22,8 +22,9 @@ launch() {
         where=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
             --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}")
     fi
-    exec "$python" -m torch.distributed.run "${where[@]}" \
-        --nproc_per_node="$processes" "$tools/$script" "$@" --launcher pytorch
+    exec "$python" "$tools/torchrun.py" "${where[@]}" \
+        --max_restarts="${MAX_RESTARTS:-0}" --nproc_per_node="$processes" \
+        "$tools/$script" "$@" --launcher pytorch
 }
 
 # launch_slurm SCRIPT PARTITION JOB_NAME ARGUMENTS...: one task per GPU.
@@ -31,9 +32,20 @@ launch_slurm() {
     local script=$1 partition=$2 job=$3 gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
     shift 3
     per_node=$((per_node < gpus ? per_node : gpus))
+    local resources=(--partition="$partition" --job-name="$job" --gres=gpu:"$per_node"
+        --ntasks="$gpus" --ntasks-per-node="$per_node"
+        --cpus-per-task="${CPUS_PER_TASK:-8}" --signal="USR1@${GRACE:-120}")
+    local task=("$python" -u "$tools/$script" "$@" --launcher slurm)
     # shellcheck disable=SC2086  # SRUN_ARGS may hold several arguments
-    exec srun --partition="$partition" --job-name="$job" --gres=gpu:"$per_node" \
-        --ntasks="$gpus" --ntasks-per-node="$per_node" \
-        --cpus-per-task="${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-        "$python" -u "$tools/$script" "$@" --launcher slurm
+    if [ -z "${REQUEUE:-}" ]; then
+        exec srun "${resources[@]}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} "${task[@]}"
+    fi
+    # A batch job, as Slurm starts no other anew. Preempted, it is requeued by Slurm;
+    # out of time, by itself: 75 is the code of a run that saved and stopped.
+    # shellcheck disable=SC2086
+    exec sbatch "${resources[@]}" --requeue --open-mode=append ${SRUN_ARGS:-} \
+        --output=slurm-%j.log --wrap \
+        "srun --kill-on-bad-exit=1 ${task[*]@Q}; code=\$?
+[ \$code -ne 75 ] || scontrol requeue \$SLURM_JOB_ID
+exit \$code"
 }

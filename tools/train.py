@@ -1,5 +1,6 @@
 """Trains a model: tools/train.py CONFIG, or tools/dist_train.sh CONFIG GPUS."""
 
+import sys
 from pathlib import Path
 
 from mmdtm.engine.launch import (
@@ -17,9 +18,10 @@ def parse_args():
     parser.add_argument(
         '--resume',
         nargs='?',
-        const='auto',
+        const=True,
         metavar='PATH',
-        help='go on from this checkpoint, or from the newest of the work folder',
+        help='go on from this checkpoint, or from the newest of the work folder; auto: '
+        'from that if there is one, else start anew',
     )
     parser.add_argument(
         '--amp', action='store_true', help='train in mixed precision (on a GPU)'
@@ -58,10 +60,19 @@ def merge_arguments(cfg, args) -> None:
             )
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('resume'):
+        _resume(cfg, args.resume)
+    elif cfg.get('resume'):
         cfg.load_from = find_checkpoint(cfg.get('load_from') or cfg.work_dir)
+
+
+def _resume(cfg, where: str | bool) -> None:
+    named = where not in (True, 'auto')
+    try:
+        cfg.load_from = find_checkpoint(where if named else cfg.work_dir)
+        cfg.resume = True
+    except FileNotFoundError:
+        if where != 'auto':
+            raise
 
 
 def main() -> None:
@@ -72,9 +83,16 @@ def main() -> None:
     merge_arguments(cfg, args)
     if args.smoke:
         shrink(cfg, Path(cfg.work_dir) / 'made_data')
-    build_runner(cfg).train()
+    try:
+        build_runner(cfg).train()
+    except SystemExit as stop:  # told to, see PreemptionHook
+        leave_processes(stop.code)
+        raise
     leave_processes()
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('Interrupted.')

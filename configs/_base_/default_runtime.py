@@ -18,6 +18,8 @@ custom_hooks = [
     dict(type='DataCheckHook'),  # empty splits, classes that do not fit
     dict(type='NonFiniteLossHook'),
     dict(type='ThroughputHook'),
+    dict(type='WatchdogHook', timeout=1800),  # seconds without a step
+    dict(type='PreemptionHook'),  # saves when told to stop
 ]
 
 env_cfg = dict(

@@ -22,6 +22,8 @@ custom_hooks = [
     dict(type='mmpretrain.DataCheckHook'),
     dict(type='mmpretrain.NonFiniteLossHook'),
     dict(type='mmpretrain.ThroughputHook'),
+    dict(type='mmpretrain.WatchdogHook', timeout=1800),  # seconds without a step
+    dict(type='mmpretrain.PreemptionHook'),  # saves when told to stop
 ]
 
 env_cfg = dict(

@@ -1,5 +1,6 @@
 """mmsegmentation's ADE20K that notices missing files before training."""
 
+import os
 from pathlib import Path
 
 from mmpretrain.registry import DATASETS
@@ -43,10 +44,11 @@ class CheckedADE20KDataset(ADE20KDataset):
         masks = {Path(info['seg_map_path']) for info in infos}
         # One listing per folder, rather than one question per file.
         there = {
-            path
+            Path(entry.path)
             for folder in {mask.parent for mask in masks}
             if folder.is_dir()
-            for path in folder.glob(f'*{self.seg_map_suffix}')
+            for entry in os.scandir(folder)
+            if entry.name.endswith(self.seg_map_suffix) and entry.is_file()
         }
         without = [i for i in infos if Path(i['seg_map_path']) not in there]
         if without:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpretrain.datasets import CustomDataset
-from mmpretrain.datasets.custom import get_samples
 from mmpretrain.registry import DATASETS
 
+from ._files import regular_files
 from .bad_images import SkipBadImages
 
 IMAGENET = 'imagenet-1k'
@@ -69,17 +69,17 @@ class ImageFolder(SkipBadImages, CustomDataset):
                 "dataset: 'imagenet-1k', a list of folder names, or None for the "
                 "training split's own folders (and num_classes of the model to match)."
             )
-        samples, _ = get_samples(
-            str(place), {name: labels[name] for name in folders}, self.is_valid_file
-        )
-        if not samples:
+        infos = [
+            dict(img_path=path, gt_label=labels[name])
+            for name in folders
+            for path in regular_files(str(place / name), self.is_valid_file)
+        ]
+        if not infos:
             raise FileNotFoundError(
                 f'{place} has {len(folders)} class folders, but no image in any '
                 f'({", ".join(sorted(self.extensions))}).'
             )
-        return [
-            dict(img_path=str(place / path), gt_label=label) for path, label in samples
-        ]
+        return infos
 
 
 def class_folders(place: Path) -> list[str]:

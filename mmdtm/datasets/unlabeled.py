@@ -1,11 +1,11 @@
 """Images without labels."""
 
 import os
-from collections.abc import Iterator
 
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
+from ._files import regular_files
 from .bad_images import SkipBadImages
 
 
@@ -38,7 +38,7 @@ class UnlabeledImages(SkipBadImages, CustomDataset):
         place = self.img_prefix
         if not os.path.isdir(place):
             problem = 'is missing'
-        elif paths := sorted(filter(self.is_valid_file, _files_below(place))):
+        elif paths := regular_files(place, self.is_valid_file):
             return [dict(img_path=path) for path in paths]
         else:
             problem = f'has no image ({", ".join(sorted(self.extensions))})'
@@ -47,13 +47,3 @@ class UnlabeledImages(SkipBadImages, CustomDataset):
             'any other folders, or set data_root (and data_prefix) of the dataset '
             'to where they are.'
         )
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    """Paths of all files in a tree; links to folders are followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _files_below(entry.path)
-            else:
-                yield entry.path

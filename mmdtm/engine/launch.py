@@ -111,12 +111,15 @@ def _name_the_file(runner: Runner) -> None:
     runner.load_checkpoint = load
 
 
-def leave_processes() -> None:
+def leave_processes(code: int = 0) -> None:
     """Ends this process of a finished run, if it is one of several.
 
     A thread of gloo that outlives the interpreter aborts the process, and
     torchrun reports the finished run as failed. So once all are here and what is
     registered for the end has run, the interpreter does not end in its own time.
+
+    Args:
+        code: What the process exits with.
     """
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
@@ -124,7 +127,7 @@ def leave_processes() -> None:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
 
 
 def fit_to_device(cfg: Config) -> None:

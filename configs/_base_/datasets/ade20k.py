@@ -6,7 +6,7 @@ data_root = 'data/ade/ADEChallengeData2016'
 # and the 150 classes become 0..149. The data set, mmsegmentation's ADE20KDataset
 # with a check for missing files, says so to LoadAnnotations.
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.LoadWholeImage', imdecode_backend='cv2'),
     dict(type='LoadAnnotations'),
     dict(type='mmpretrain.CheckSegLabels'),
     dict(
@@ -22,7 +22,7 @@ train_pipeline = [
 ]
 
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.LoadWholeImage', imdecode_backend='cv2'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     # After the resize: predictions are compared at the mask's own size.
     dict(type='LoadAnnotations'),

@@ -1,36 +1,74 @@
 """Loading an image once, and noticing when it is damaged."""
 
+import os
+import stat
+from contextlib import suppress
+
 from mmcv.transforms import LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
+from PIL import Image, UnidentifiedImageError
 
 
 class BadImageError(OSError):
-    """An image file that cannot be read, or is not whole."""
+    """An image file that cannot be read, is not whole, or is too large."""
 
 
 @TRANSFORMS.register_module()
 class LoadWholeImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that refuses truncated files.
+    """mmcv's ``LoadImageFromFile`` that refuses what would harm a training.
 
-    Some versions of OpenCV fill what is missing of a JPEG with grey and say
-    nothing, so that Pillow decodes, which raises.
+    - Truncated files: some versions of OpenCV fill what is missing of a JPEG with
+      grey and say nothing; Pillow, the default here, raises.
+    - What is not a regular file, such as a pipe or a device, whose end may never
+      come.
+    - Images of very many pixels, before they are decoded: a small file can declare
+      more than the memory holds.
 
     Args:
+        imdecode_backend: Decoder of mmcv.
+        max_pixels: Width times height of the largest image; None for any that the
+            decoder takes. The default is above ImageNet's largest.
         **kwargs: Of ``LoadImageFromFile``.
     """
 
-    def __init__(self, **kwargs) -> None:
-        super().__init__(imdecode_backend='pillow', **kwargs)
+    def __init__(
+        self,
+        imdecode_backend: str = 'pillow',
+        max_pixels: int | None = 2**26,
+        **kwargs,
+    ) -> None:
+        super().__init__(imdecode_backend=imdecode_backend, **kwargs)
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
         """Read ``results['img_path']`` into ``img``: (H, W, 3) uint8, BGR.
 
         Raises:
-            BadImageError: If the file cannot be read or decoded wholly; names it.
+            BadImageError: If the file is refused, or cannot be read or decoded
+                wholly; names it.
         """
+        path = results['img_path']
         try:
+            self._check(path)
             return super().transform(results)
+        except BadImageError:
+            raise
         except Exception as error:  # decoders raise most kinds of errors
-            raise BadImageError(
-                f'{results["img_path"]} is not a whole image: {error}'
-            ) from error
+            raise BadImageError(f'{path} is not a whole image: {error}') from error
+
+    def _check(self, path: str) -> None:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            return  # what opens it knows better; it may be on another storage
+        if not stat.S_ISREG(mode):
+            raise BadImageError(f'{path} is not a regular file')
+        if self.max_pixels is None:
+            return
+        with suppress(UnidentifiedImageError), Image.open(path) as header:
+            pixels = header.width * header.height
+            if pixels > self.max_pixels:
+                raise BadImageError(
+                    f'{path} has {header.width} x {header.height} pixels, more than '
+                    f'max_pixels={self.max_pixels} of LoadWholeImage'
+                )
