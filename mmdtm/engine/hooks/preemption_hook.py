@@ -16,6 +16,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from mmdtm.io import write_text
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EXIT_CODE = 75  # sysexits.h: a temporary failure, try again
 
@@ -105,26 +107,27 @@ class PreemptionHook(Hook):
         hook = _checkpoint_hook(runner)
         folder = str(getattr(hook, 'out_dir', None) or runner.work_dir)
         path = os.path.join(folder, f'iter_{step}.pth')
+        saved = f'which is saved in {path}'
         if getattr(hook, 'last_ckpt', None) != path:  # not just saved
             runner.message_hub.update_info(self.INFO, path)
             runner.call_hook('before_checkpoint')
-            runner.save_checkpoint(
-                folder,
-                os.path.basename(path),
-                meta=dict(epoch=runner.epoch, iter=step),
-                by_epoch=False,
-                backend_args=getattr(hook, 'backend_args', None),
-            )
-            if is_main_process():
-                last = Path(runner.work_dir, 'last_checkpoint')
-                part = last.with_suffix('.tmp')
-                part.write_text(path)
-                os.replace(part, last)
+            try:
+                runner.save_checkpoint(
+                    folder,
+                    os.path.basename(path),
+                    meta=dict(epoch=runner.epoch, iter=step),
+                    by_epoch=False,
+                    backend_args=getattr(hook, 'backend_args', None),
+                )
+                if is_main_process():
+                    write_text(Path(runner.work_dir, 'last_checkpoint'), path)
+            except OSError as error:
+                saved = f'which could not be saved: {error}'
         barrier()
         told = self._signal.name if self._signal else 'a signal to another process'
         runner.logger.warning(
-            f'Stopped by {told} after step {step}, which is saved in {path}. To go on, '
-            'run the same command with --resume.'
+            f'Stopped by {told} after step {step}, {saved}. To go on, run the same '
+            'command with --resume.'
         )
         self.after_train(runner)
         raise SystemExit(EXIT_CODE)

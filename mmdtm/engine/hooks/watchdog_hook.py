@@ -1,5 +1,6 @@
 """A run that waits for ever says for what, and ends."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -75,6 +76,8 @@ class WatchdogHook(Hook):
             doing = self._doing
             if doing is not None and time.monotonic() - doing[0] > self.timeout:
                 runner.logger.error(self._report(runner, *doing))
+                for worker in multiprocessing.active_children():
+                    worker.kill()  # one that hangs would outlive this process
                 os._exit(1)
 
     def _report(self, runner: Runner, since: float, phase: str, subject) -> str:
