@@ -14,6 +14,9 @@ from torch.distributed.run import main
 STOPPED = 75  # mmdtm.engine.hooks.preemption_hook.EXIT_CODE
 
 if __name__ == '__main__':
+    # A restart must not find the addresses of the processes that were there before
+    # in the store that torchrun (of torch 2.13) otherwise keeps: gloo waits for them.
+    os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     # torchrun passes SIGTERM on, and dies of SIGUSR1.
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:

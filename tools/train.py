@@ -95,4 +95,4 @@ if __name__ == '__main__':
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit('Interrupted.')
+        sys.exit(130)  # 128 + SIGINT, as shells know it; no traceback

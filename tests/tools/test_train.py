@@ -30,7 +30,7 @@ def test_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
     run_tool('train.py', config, '--work-dir', tmp_path / 'unbroken')
     hook = "custom_hooks = [dict(type='Interruption')]"
     interrupted = write_config(tmp_path, hook, name='interrupted')
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match='130'):
         run_tool('train.py', interrupted, '--work-dir', tmp_path / 'broken')
     assert not (tmp_path / 'broken/epoch_2.pth').exists()
     run_tool('train.py', config, '--work-dir', tmp_path / 'broken', '--resume')
@@ -144,13 +144,17 @@ def test_dist_train_arguments(tmp_path):
     cores = len(os.sched_getaffinity(0))
     env = dict(PYTHON=python, OMP_NUM_THREADS='', MKL_NUM_THREADS='')
     out = run_shell('dist_train.sh', 'my config.py', cores, '--amp', **env).stdout
-    assert out.startswith('threads=1,1 -m torch.distributed.run --standalone')
+    assert out.startswith(f'threads=1,1 {ROOT}/tools/torchrun.py --standalone')
+    assert ' --max_restarts=0 ' in out
     assert f'--nproc_per_node={cores} {ROOT}/tools/train.py my config.py --amp' in out
     assert out.rstrip().endswith('--launcher pytorch')
 
     assert run_shell('dist_train.sh', 'c.py', 1, **env).stdout.startswith(
         f'threads={cores},{cores} '
     )
+
+    out = run_shell('dist_train.sh', 'c.py', 8, **env, MAX_RESTARTS='3').stdout
+    assert ' --max_restarts=3 ' in out
 
     env.update(NNODES='2', NODE_RANK='1', MASTER_ADDR='node0', PORT='1234')
     out = run_shell('dist_train.sh', 'c.py', 8, **env).stdout
@@ -166,6 +170,79 @@ def test_slurm_train_arguments(tmp_path):
     assert '--ntasks-per-node=4 --cpus-per-task=8' in out
     assert '--time=1:00 -v python3 -u' in out
     assert 'tools/train.py c.py --work-dir work --amp --launcher slurm' in out
+    assert '--signal=USR1@120 ' in out and '--requeue' not in out
+    out = run_shell('slurm_train.sh', *args, **env, GRACE='30').stdout
+    assert '--signal=USR1@30 ' in out
+
+
+def run_batch_job(tmp_path, code: int) -> tuple[str, str]:
+    """What sbatch and scontrol get if the training ends with this code."""
+    log = tmp_path / 'log'
+    log.write_text('')
+    for name, then in dict(
+        sbatch='for script; do :; done; SLURM_JOB_ID=7 sh -c "$script"',
+        srun=f'exit {code}',
+        scontrol='exit 0',
+    ).items():
+        program = fake(tmp_path / name)
+        program.write_text(f'#!/bin/bash\necho {name} "$@" >> {log}\n{then}\n')
+    env = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='python3', REQUEUE='1')
+    done = run_shell('slurm_train.sh', 'part', 'job', 'my c.py', 'work', '--amp', **env)
+    assert done.returncode == code
+    submitted, *ran = log.read_text().split('\nsrun ')
+    return submitted, ran[0]
+
+
+def test_a_slurm_job_that_saved_and_stopped_is_requeued(tmp_path):
+    submitted, ran = run_batch_job(tmp_path, 75)
+    assert '--partition=part' in submitted and '--signal=USR1@120' in submitted
+    assert '--requeue --open-mode=append' in submitted
+    assert 'tools/train.py my c.py --work-dir work --resume auto --amp' in ran
+    assert ran.endswith('scontrol requeue 7\n')
+
+
+@pytest.mark.parametrize('code', [0, 1])
+def test_a_slurm_job_that_ended_is_not_requeued(tmp_path, code):
+    assert 'scontrol' not in run_batch_job(tmp_path, code)[1]
+
+
+def test_resume_auto_serves_the_first_start_and_the_restart(tmp_path):
+    config = write_config(tmp_path)
+    args = (config, '--work-dir', tmp_path / 'run', '--resume')
+    with pytest.raises(FileNotFoundError, match='no checkpoint in'):
+        run_tool('train.py', *args)
+    run_tool('train.py', *args, 'auto', '--cfg-options', 'train_cfg.max_epochs=1')
+    run_tool('train.py', *args, 'auto')
+    steps = [row['step'] for row in log_rows(tmp_path / 'run')]
+    assert steps == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_of_which_a_process_dies(tmp_path):
+    extra = """
+custom_imports['imports'].append('dying')
+custom_hooks = [dict(type='Dying')]
+"""
+    (tmp_path / 'dying.py').write_text("""
+import os
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Dying(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if get_rank() == 1 and runner.iter == 3 and not runner._resume:
+            os.kill(os.getpid(), 9)
+""")
+    config = write_config(tmp_path, extra)
+    args = (config, 2, '--work-dir', tmp_path / 'run', '--resume', 'auto')
+    env = dict(PYTHONPATH=str(tmp_path), MAX_RESTARTS='1')
+    done = run_shell('dist_train.sh', *args, **env)
+    assert done.returncode == 0, done.stderr
+    steps = [row['step'] for row in log_rows(tmp_path / 'run')]
+    assert sorted(set(steps)) == [1, 2, 3, 4]
+    assert steps[-2:] == [3, 4]
 
 
 @pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train'])

@@ -52,7 +52,9 @@ def start(tmp_path, command, extra: str) -> subprocess.Popen:
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_worker_that_hangs_ends_the_run(tmp_path, workers):
     extra = f'train_dataloader.update(num_workers={workers})\n'
-    extra += "train_dataloader['dataset']['pipeline'].insert(1, dict(type='WaitForEver'))"
+    extra += (
+        "train_dataloader['dataset']['pipeline'].insert(1, dict(type='WaitForEver'))"
+    )
     run = start(tmp_path, [sys.executable, 'train.py'], extra)
     out, _ = run.communicate(timeout=100)
     assert run.returncode == 1
