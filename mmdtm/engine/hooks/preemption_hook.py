@@ -43,11 +43,12 @@ class PreemptionHook(Hook):
 
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
+        self._arriving: torch.Tensor | None = None
         self._before: dict = {}
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
-        self._pid, self._arriving = os.getpid(), None
+        self._pid = os.getpid()
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None:
                 loader = loop.dataloader
