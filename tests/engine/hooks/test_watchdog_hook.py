@@ -56,7 +56,7 @@ def test_a_worker_that_hangs_ends_the_run(tmp_path, workers):
         "train_dataloader['dataset']['pipeline'].insert(1, dict(type='WaitForEver'))"
     )
     run = start(tmp_path, [sys.executable, 'train.py'], extra)
-    out, _ = run.communicate(timeout=100)
+    out, _ = run.communicate(timeout=600)
     assert run.returncode == 1
     assert 'Rank 0 has waited for ' in out and 'for data: ' in out
     assert 'resume it from its last checkpoint' in out
@@ -70,7 +70,7 @@ def test_a_process_that_is_stopped_ends_the_others(tmp_path):
     command = ['pgrep', '-P', str(run.pid)]
     ranks = subprocess.run(command, capture_output=True, text=True).stdout.split()
     os.kill(int(ranks[-1]), signal.SIGSTOP)
-    out, _ = run.communicate(timeout=150)
+    out, _ = run.communicate(timeout=600)
     assert run.returncode == 1
     assert out.count('another of the 2 processes') == 1, 'the stopped one says nothing'
     assert 'Rank 0 has waited for ' in out
