@@ -40,20 +40,15 @@ from mmdtm.io import atomic_write
 TEMPLATE = 'a picture of a large {}'
 VERSION = 1  # of the drawing; a folder drawn by another version is redrawn
 
-# Alphabetical, as datasets number class folders.
-SHAPES = (
-    'arrow',
-    'circle',
-    'cross',
-    'flower',
-    'heart',
-    'moon',
-    'ring',
-    'square',
-    'star',
-    'triangle',
+# Each with its two tones, and the colour that it would hide.
+GROUNDS = dict(
+    brick=((196, 132, 112), (216, 190, 176), 'red'),
+    grass=((128, 180, 96), (100, 154, 78), 'green'),
+    sand=((228, 204, 156), (206, 178, 130), 'yellow'),
+    snow=((240, 243, 247), (204, 216, 230), 'white'),
+    water=((112, 180, 220), (152, 206, 232), 'blue'),
+    wood=((190, 148, 104), (162, 120, 82), 'orange'),
 )
-GROUNDS = ('brick', 'grass', 'sand', 'snow', 'water', 'wood')
 TEXTURES = ('plain', 'striped', 'dotted', 'checked', 'speckled')
 COLOURS = {
     'blue': (58, 106, 220),
@@ -66,27 +61,6 @@ COLOURS = {
     'white': (238, 238, 234),
     'yellow': (246, 214, 40),
 }
-SEG_CLASSES = SHAPES + GROUNDS
-# Shapes in Paul Tol's muted scheme and black, told apart by colour-blind
-# readers; grounds in pale tints.
-SEG_PALETTE = (
-    (51, 34, 136),
-    (136, 204, 238),
-    (68, 170, 153),
-    (17, 119, 51),
-    (204, 102, 119),
-    (221, 204, 119),
-    (170, 68, 153),
-    (136, 34, 85),
-    (153, 153, 51),
-    (30, 30, 30),
-    (236, 214, 206),
-    (214, 232, 206),
-    (244, 236, 214),
-    (224, 226, 236),
-    (206, 222, 238),
-    (226, 214, 198),
-)
 IGNORED = 0  # in the label maps
 RIM_TONE = (40, 36, 44)
 EDGE = 0.75  # pixels on either side of an outline that are ignored
@@ -161,18 +135,21 @@ def _triangle(x, y):
     return _half_planes(x, y + 0.15, np.pi * np.array([-3, 1, 5]) / 6, 0.52)
 
 
+# Alphabetical, as datasets number class folders.
 OUTLINES = dict(
-    arrow=_arrow,
-    circle=_circle,
-    cross=_cross,
-    flower=_flower,
-    heart=_heart,
-    moon=_moon,
-    ring=_ring,
-    square=_square,
-    star=_star,
-    triangle=_triangle,
-)
+    arrow=_arrow, circle=_circle, cross=_cross, flower=_flower, heart=_heart,
+    moon=_moon, ring=_ring, square=_square, star=_star, triangle=_triangle,
+)  # fmt: skip
+SHAPES = tuple(OUTLINES)
+SEG_CLASSES = SHAPES + tuple(GROUNDS)
+# Shapes in Paul Tol's muted scheme and black, told apart by colour-blind
+# readers; grounds in pale tints.
+SEG_PALETTE = (
+    (51, 34, 136), (136, 204, 238), (68, 170, 153), (17, 119, 51), (204, 102, 119),
+    (221, 204, 119), (170, 68, 153), (136, 34, 85), (153, 153, 51), (30, 30, 30),
+    (236, 214, 206), (214, 232, 206), (244, 236, 214), (224, 226, 236),
+    (206, 222, 238), (226, 214, 198),
+)  # fmt: skip
 
 # -------------------------------------------------------------- textures ----
 
@@ -221,14 +198,6 @@ def _texture(rng, name: str, x, y) -> np.ndarray:
 def _ground(rng, name: str, size: int) -> np.ndarray:
     """The ground as float32 RGB, (size, size, 3), 0 to 255."""
     y, x = np.mgrid[0:size, 0:size].astype('f4')
-    tones = dict(
-        brick=((196, 132, 112), (216, 190, 176)),
-        grass=((128, 180, 96), (100, 154, 78)),
-        sand=((228, 204, 156), (206, 178, 130)),
-        snow=((240, 243, 247), (204, 216, 230)),
-        water=((112, 180, 220), (152, 206, 232)),
-        wood=((190, 148, 104), (162, 120, 82)),
-    )
     if name == 'brick':
         width, height = rng.uniform(15, 20), rng.uniform(7, 9)
         along, across = y + rng.uniform(0, height), x + rng.uniform(0, width)
@@ -241,11 +210,8 @@ def _ground(rng, name: str, size: int) -> np.ndarray:
     elif name == 'grass':
         share = 0.5 + 0.55 * _smooth_noise(rng, size, 6, 1.2)
     elif name == 'sand':
-        share = (
-            0.45
-            + 0.3 * _smooth_noise(rng, size, 1.0, 1.0)
-            + 0.25 * _smooth_noise(rng, size, 12, 20)
-        )
+        share = 0.45 + 0.3 * _smooth_noise(rng, size, 1.0, 1.0)
+        share = share + 0.25 * _smooth_noise(rng, size, 12, 20)
     elif name == 'snow':
         share = 0.35 + 0.35 * _smooth_noise(rng, size, 10, 24)
     elif name == 'water':
@@ -253,13 +219,11 @@ def _ground(rng, name: str, size: int) -> np.ndarray:
         wave = wave + 3 * _smooth_noise(rng, size, 16, 16)
         share = np.clip(1.6 * np.sin((y + wave) / rng.uniform(1.5, 2.1)) - 0.6, 0, 1)
     else:
-        grain = _smooth_noise(rng, size, 2.2, 40) + 0.6 * _smooth_noise(
-            rng, size, 7, 60
-        )
+        grain = _smooth_noise(rng, size, 2.2, 40)
+        grain = grain + 0.6 * _smooth_noise(rng, size, 7, 60)
         share = 0.5 + 0.4 * grain
-    first, second = (np.array(tone, 'f4') for tone in tones[name])
-    picture = first + np.clip(share, 0, 1)[..., None] * (second - first)
-    return picture
+    first, second = (np.array(tone, 'f4') for tone in GROUNDS[name][:2])
+    return first + np.clip(share, 0, 1)[..., None] * (second - first)
 
 
 # ---------------------------------------------------------------- scenes ----
@@ -277,11 +241,10 @@ def compose(rng, shape: str) -> dict:
         shape, colour, texture, centre (x right, y down), radius and rotation
         in degrees.
     """
-    ground = str(rng.choice(GROUNDS))
+    ground = str(rng.choice(tuple(GROUNDS)))
     radius = rng.uniform(0.28, 0.36)
-    objects = [
-        dict(shape=shape, centre=rng.uniform(radius, 1 - radius, 2), radius=radius)
-    ]
+    centre = rng.uniform(radius, 1 - radius, 2)
+    objects = [dict(shape=shape, centre=centre, radius=radius)]
     others = [name for name in SHAPES if name != shape]
     wanted = 1 + int(rng.integers(1, 4))
     for _ in range(60):
@@ -289,26 +252,15 @@ def compose(rng, shape: str) -> dict:
             break
         radius = rng.uniform(0.1, 0.14)
         centre = rng.uniform(radius, 1 - radius, 2)
-        if all(
-            np.hypot(*(centre - other['centre'])) > radius + other['radius'] + 0.02
-            for other in objects
-        ):
-            objects.append(
-                dict(shape=str(rng.choice(others)), centre=centre, radius=radius)
-            )
+        offsets = [(centre - o['centre'], radius + o['radius']) for o in objects]
+        if all(np.hypot(*offset) > reach + 0.02 for offset, reach in offsets):
+            small = str(rng.choice(others))
+            objects.append(dict(shape=small, centre=centre, radius=radius))
     if len(objects) == 1:  # the corner far from the large shape always has room
         corner = np.where(objects[0]['centre'] < 0.5, 0.9, 0.1)
         objects.append(dict(shape=str(rng.choice(others)), centre=corner, radius=0.1))
     # No two things of one scene share a colour, and none has its ground's.
-    hidden = dict(
-        grass='green',
-        water='blue',
-        snow='white',
-        sand='yellow',
-        brick='red',
-        wood='orange',
-    )[ground]
-    colours = rng.permutation([name for name in COLOURS if name != hidden])
+    colours = rng.permutation([name for name in COLOURS if name != GROUNDS[ground][2]])
     for item, colour in zip(objects, colours, strict=False):
         item.update(
             colour=str(colour),
@@ -402,10 +354,8 @@ def render(rng, scene: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
         part = labels[box]
         part[inside < 0] = 1 + SEG_CLASSES.index(item['shape'])
         part[np.abs(inside) < EDGE] = IGNORED
-    light = (
-        1
-        + 0.12 * ((x - size / 2) * rng.normal() + (y - size / 2) * rng.normal()) / size
-    )
+    slope = (x - size / 2) * rng.normal() + (y - size / 2) * rng.normal()
+    light = 1 + 0.12 * slope / size
     picture = picture * light[..., None] + 5 * _window(rng, size, size)[..., None]
     return np.clip(picture, 0, 255).astype(np.uint8), labels
 
@@ -496,23 +446,20 @@ def draw_world(
     settings = dict(version=VERSION, **numbers, size=size, seed=seed)
     if _is_drawn(out, settings) and not force:
         return False
-    splits, indices = zip(
-        *(
-            (split, range(start, min(start + 250, number)))
-            for split, number in (('train', num_train), ('val', num_val))
-            for start in range(0, number, 250)
-        ),
-        strict=True,
-    )
+    parts = [
+        (split, range(start, min(start + 250, number)))
+        for split, number in (('train', num_train), ('val', num_val))
+        for start in range(0, number, 250)
+    ]
     workers = workers or min(os.cpu_count() or 1, 8)
     with atomic_write(out) as part:
         draw_part = partial(_draw_files, part, seed, size)
         if workers == 1:
-            parts = list(map(draw_part, splits, indices))
+            drawn = [draw_part(*place) for place in parts]
         else:
             with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
-                parts = list(pool.map(draw_part, splits, indices))
-        lines = '\n'.join(line for lines in parts for line in lines) + '\n'
+                drawn = list(pool.map(draw_part, *zip(*parts, strict=True)))
+        lines = '\n'.join(line for lines in drawn for line in lines) + '\n'
         (part / 'captions.jsonl').write_text(lines)
         segmentation = dict(
             classes=SEG_CLASSES,
@@ -521,9 +468,13 @@ def draw_world(
             note='Label i > 0 is classes[i - 1]; label 0 (edges) is ignored, as '
             'with reduce_zero_label=True.',
         )
-        meta = dict(settings=settings, classes=SHAPES, templates=[TEMPLATE])
-        meta = json.dumps(meta | dict(segmentation=segmentation), indent=2) + '\n'
-        (part / 'meta.json').write_text(meta)
+        meta = dict(
+            settings=settings,
+            classes=SHAPES,
+            templates=[TEMPLATE],
+            segmentation=segmentation,
+        )
+        (part / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
         if out.exists():
             shutil.rmtree(out)
     return True

@@ -71,11 +71,9 @@ def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
         model_config=str(run / 'clip/toy.json'),
     )
     grid, size = teacher.grid_size, teacher.input_size
-    images = np.stack([
-        np.asarray(Image.open(data / scene['image']).resize(
-            size[::-1], Image.Resampling.BICUBIC))
-        for scene in read_scenes(data, number)
-    ])  # fmt: skip
+    scenes = [Image.open(data / s['image']) for s in read_scenes(data, number)]
+    cubic = Image.Resampling.BICUBIC
+    images = np.stack([np.asarray(s.resize(size[::-1], cubic)) for s in scenes])
     np.random.seed(0)
     masker = BlockMaskGenerator(grid, mask_ratio=0.4, min_num_patches=4)
     masks = np.stack([masker({})['mask'] for _ in images]).astype(bool)
@@ -86,12 +84,7 @@ def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
         bipartite_matching(tokens, merge_schedule(tokens.shape[1], remain, 14))
         for remain in (48, 32, 16, 8)
     ]
-    large = np.stack(
-        [
-            np.asarray(Image.open(data / scene['image']))
-            for scene in read_scenes(data, number)
-        ]
-    )
+    large = np.stack([np.asarray(scene) for scene in scenes])
     page = vis.morphing_sheet(large, masks, assignments, grid, side=176)
     Image.fromarray(page).save(out / 'morphing.png')
 
@@ -119,17 +112,15 @@ def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None
             result = inference_model(model, str(data / scene['image']))
             labels = result.pred_sem_seg.data[0].cpu().numpy()
             row.append(palette[labels + 1])
-    side = 160
+    size, nearest = (160, 160), Image.Resampling.NEAREST
     rows = [
-        [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST))
-         for p in row]
+        [np.asarray(Image.fromarray(p).resize(size, nearest)) for p in row]
         for row in rows
-    ]  # fmt: skip
+    ]
     page = vis.sheet(rows, ['image', 'truth', *STARTS.values()])
     key = legend(meta['classes'], palette[1:], page.shape[1])
-    Image.fromarray(vis.stack([page, key], axis=0, gap=0)).save(
-        out / 'segmentation.png'
-    )
+    page = vis.stack([page, key], axis=0, gap=0)
+    Image.fromarray(page).save(out / 'segmentation.png')
 
 
 def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:
@@ -139,9 +130,8 @@ def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:
     blocks = []
     for start in range(0, len(names), per_line):
         row = []
-        for name, colour in list(zip(names, colours, strict=True))[
-            start : start + per_line
-        ]:
+        these = slice(start, start + per_line)
+        for name, colour in zip(names[these], colours[these], strict=True):
             swatch = np.full((line, 16, 3), 255, np.uint8)
             swatch[5:21] = 90
             swatch[6:20, 1:15] = colour
@@ -149,9 +139,8 @@ def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:
             row.append(vis.stack([swatch, text], axis=1, gap=6))
         blocks.append(vis.stack(row, axis=1, gap=0))
     page = vis.stack(blocks, axis=0, gap=0)
-    return np.pad(
-        page, ((0, 10), (12, width - page.shape[1] - 12), (0, 0)), constant_values=255
-    )
+    margins = (0, 10), (12, width - page.shape[1] - 12), (0, 0)
+    return np.pad(page, margins, constant_values=255)
 
 
 def main() -> None:

@@ -47,7 +47,10 @@ MODEL = dict(
 # first half of the training reads "a picture of a large star" and the like alone.
 CAPTION_SHARES = (0.1, 0.25, 0.1, 0.15, 0.4)
 PLAIN_FIRST = 0.5
-STEPS, BATCH_SIZE, LR = 1200, 32, 1e-3
+STEPS, BATCH_SIZE, LR, WEIGHT_DECAY = 1200, 32, 1e-3, 0.1
+WARMUP = 0.1  # share of the steps
+SMALLEST_CROP = 0.7  # share of the side
+LOG_EVERY = 10
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 
@@ -67,14 +70,9 @@ def load_split(root: Path, split: str, size: int) -> tuple[torch.Tensor, list[di
         )
     lines = map(json.loads, (root / 'captions.jsonl').read_text().splitlines())
     lines = [line for line in lines if line['split'] == split]
-    images = [
-        np.asarray(
-            Image.open(root / line['image'])
-            .convert('RGB')
-            .resize((size, size), Image.Resampling.BICUBIC)
-        )
-        for line in lines
-    ]
+    pictures = [Image.open(root / line['image']).convert('RGB') for line in lines]
+    cubic = Image.Resampling.BICUBIC
+    images = [np.asarray(image.resize((size, size), cubic)) for image in pictures]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), lines
 
 
@@ -103,19 +101,9 @@ def random_crop(images: torch.Tensor, smallest: float) -> torch.Tensor:
 def zero_shot(model, tokenizer, images, lines, classes, templates) -> float:
     """Top-1 accuracy of classifying with the class names alone, in percent."""
     model.eval()
-    weights = []
-    for name in classes:
-        text = model.encode_text(
-            tokenizer([template.format(name) for template in templates]), normalize=True
-        )
-        weights.append(F.normalize(text.mean(0), dim=0))
-    weights = torch.stack(weights, 1)
-    predicted = torch.cat(
-        [
-            (model.encode_image(normalise(part), normalize=True) @ weights).argmax(1)
-            for part in images.split(128)
-        ]
-    )
+    weights = open_clip.build_zero_shot_classifier(model, tokenizer, classes, templates)
+    parts = [model.encode_image(normalise(part)) for part in images.split(128)]
+    predicted = (torch.cat(parts) @ weights).argmax(1)
     truth = torch.tensor([classes.index(line['class_name']) for line in lines])
     return 100 * (predicted == truth).float().mean().item()
 
@@ -125,12 +113,8 @@ def train(
     steps: int = STEPS,
     batch_size: int = BATCH_SIZE,
     lr: float = LR,
-    weight_decay: float = 0.1,
-    warmup: float = 0.1,
-    smallest_crop: float = 0.7,
     seed: int = 0,
     model_config: dict = MODEL,
-    log_every: int = 10,
 ):
     """Train a CLIP from scratch.
 
@@ -139,12 +123,8 @@ def train(
         steps: Number of updates.
         batch_size: Pairs that are told apart in each step.
         lr: Highest learning rate (AdamW; linear warm-up, then cosine to 0).
-        weight_decay: Of matrices; gains, biases and the logit scale have none.
-        warmup: Share of the steps that warm up.
-        smallest_crop: Smallest side of the random crops, as a share.
         seed: Of the weights and of all draws.
         model_config: open_clip's model configuration.
-        log_every: Steps between two lines of progress.
 
     Returns:
         The model (eval mode), its tokenizer and the list of losses.
@@ -157,26 +137,22 @@ def train(
     )
     captions = torch.stack([tokenizer(line['captions']) for line in lines])
     shares = torch.tensor(CAPTION_SHARES)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    # Matrices decay; gains, biases and the logit scale do not.
+    groups = [
+        dict(params=[p for p in model.parameters() if p.ndim >= 2]),
+        dict(params=[p for p in model.parameters() if p.ndim < 2], weight_decay=0.0),
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            dict(params=decayed, weight_decay=weight_decay),
-            dict(params=others, weight_decay=0.0),
-        ],
-        lr=lr,
-        betas=(0.9, 0.98),
-        eps=1e-6,
+        groups, lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=WEIGHT_DECAY
     )
-    warm = max(1, round(warmup * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda i: (
-            (i + 1) / warm
-            if i < warm
-            else 0.5 * (1 + math.cos(math.pi * (i - warm) / max(1, steps - warm)))
-        ),
-    )
+    warm = max(1, round(WARMUP * steps))
+
+    def rate(i: int) -> float:
+        if i < warm:
+            return (i + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (i - warm) / max(1, steps - warm)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     loss_function, losses = open_clip.ClipLoss(), []
     order, start = torch.empty(0, dtype=torch.long), time.time()
     model.train()
@@ -184,7 +160,7 @@ def train(
         if len(order) < batch_size:
             order = torch.cat([order, torch.randperm(len(images))])
         picked, order = order[:batch_size], order[batch_size:]
-        batch = random_crop(normalise(images[picked]), smallest_crop)
+        batch = random_crop(normalise(images[picked]), SMALLEST_CROP)
         # One kind a batch, so that only what the captions say tells them apart.
         plain = step < PLAIN_FIRST * steps
         kind = -1 if plain else torch.multinomial(shares, 1).item()
@@ -200,11 +176,11 @@ def train(
         with torch.no_grad():  # CLIP's own bound: at most 100
             model.logit_scale.clamp_(0, math.log(100))
         losses.append(loss.item())
-        if (step + 1) % log_every == 0 or step + 1 == steps:
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             left = (time.time() - start) / (step + 1) * (steps - step - 1)
             print(
                 f'CLIP [{step + 1}/{steps}]  eta: {timedelta(seconds=round(left))}  '
-                f'loss: {np.mean(losses[-log_every:]):.3f}',
+                f'loss: {np.mean(losses[-LOG_EVERY:]):.3f}',
                 flush=True,
             )
     return model.eval(), tokenizer, losses
