@@ -41,14 +41,7 @@ class BYOLDTM(BYOL):
             )
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
-        """The online encoder's features.
-
-        Args:
-            inputs: (B, 3, H, W), or a list of views, of which the first counts.
-
-        Returns:
-            One tensor per output stage of the backbone.
-        """
+        """The online encoder's features, of the first view if several."""
         return self.backbone(first_view(inputs))
 
     def loss(

@@ -56,15 +56,7 @@ class DTM(MaskedInput, BaseSelfSupervisor):
         attach_tower(teacher, student, self.data_preprocessor)
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
-        """The student's features of unmasked images.
-
-        Args:
-            inputs: (B, 3, H, W) normalised for the student, or the
-                preprocessor's pair of views.
-
-        Returns:
-            One tensor per output stage of the backbone.
-        """
+        """The student's features of unmasked images, of the first view if several."""
         return self.backbone(first_view(inputs))
 
     def loss(

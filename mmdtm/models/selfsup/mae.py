@@ -54,15 +54,7 @@ class MAEDTM(MaskedInput, MAE):
         )
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
-        """The encoder's features of unmasked images.
-
-        Args:
-            inputs: (B, 3, H, W) normalised for the student, or the
-                preprocessor's views.
-
-        Returns:
-            One tensor per output stage of the backbone.
-        """
+        """The encoder's features of unmasked images, of the first view if several."""
         return self.backbone(first_view(inputs), mask=None)
 
     def loss(
