@@ -9,3 +9,6 @@ import mmdtm.datasets
 import mmdtm.engine
 import mmdtm.evaluation
 import mmdtm.models  # noqa: F401
+from mmdtm.hub import connect_mmpretrain
+
+connect_mmpretrain()

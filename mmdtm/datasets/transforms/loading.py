@@ -43,10 +43,14 @@ class LoadWholeImage(LoadImageFromFile):
     def transform(self, results: dict) -> dict:
         """Read ``results['img_path']`` into ``img``: (H, W, 3) uint8, BGR.
 
+        An image that is there already, as mmpretrain's inferencers bring it, stays.
+
         Raises:
             BadImageError: If the file is refused, or cannot be read or decoded
                 wholly; names it.
         """
+        if 'img' in results:
+            return results
         path = results['img_path']
         try:
             self._check(path)

@@ -6,6 +6,7 @@ from .byol import BYOLDTM
 from .distillation import DTMDistillation
 from .dtm import DTM
 from .mae import MAEDTM
+from .pretrained import PretrainedBackbone
 from .vqkd import VQKDGenerator
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'DTMDistillation',
     'MAEDTM',
     'MaskedInput',
+    'PretrainedBackbone',
     'VQKDGenerator',
     'first_view',
     'require_mask',
