@@ -57,7 +57,7 @@ def probe_features(
     knn_top1 = _accuracy(knn, queries.labels)
     watch.append(time.perf_counter())
     linear = linear_probe_predict(
-        bank.vectors, bank.labels, queries.vectors, l2, max_iter
+        bank.vectors, bank.labels, queries.vectors, l2=l2, max_iter=max_iter
     )
     linear_top1 = _accuracy(linear, queries.labels)
     watch.append(time.perf_counter())
