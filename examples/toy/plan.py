@@ -209,6 +209,8 @@ class Plan:
         command = [PYTHON, script, self.args.data / 'val']
         command += ['--train', self.args.data / 'train', '--workers', 0, '--out', out]
         command += [*self.clip_options(), '--classes', 'folders']
+        command += ['--scores', 'probabilities', '--average', 'patches']
+        command += ['--probe', 'lbfgs']
         return self.stage(
             'patches', 'patches without and with morphing',
             [*command, '--templates', TEMPLATE], 15, ['clip'], files=[script],

@@ -33,6 +33,8 @@ from mmdtm.morphing import (
     merge_schedule,
 )
 
+SCORES = ('logits', 'probabilities')
+
 
 def view_transform(generator: TargetGenerator) -> Callable[[Image.Image], Tensor]:
     """Resize, centre crop and normalise as a teacher wants its images.
@@ -106,16 +108,26 @@ def patch_logits(features: Tensor, classifier: Tensor, scale: float = 1.0) -> Te
     return scale * features @ classifier.T
 
 
-def ensemble(logits: Tensor) -> Tensor:
-    """Image-level class probabilities as the mean of the patches' (Table 1).
+def ensemble(logits: Tensor, scores: str = 'logits') -> Tensor:
+    """Image-level class scores as the mean of the patches' (Table 1).
 
     Args:
-        logits: (B, N, C).
+        logits: Of patches (B, N, C), where a morphed token counts as often as it has
+            patches; or of morphed tokens (B, N_m, C), where each counts once.
+        scores: What is averaged, of ``SCORES``: the logits as they are, as we read
+            section 3's "class scores", or their softmax.
 
     Returns:
-        (B, C); rows sum to 1.
+        (B, C).
+
+    Raises:
+        ValueError: If ``scores`` is neither.
     """
-    return logits.softmax(dim=-1).mean(dim=1)
+    if scores not in SCORES:
+        raise ValueError(f'scores must be one of {SCORES}, got {scores!r}.')
+    if scores == 'probabilities':
+        logits = logits.softmax(dim=-1)
+    return logits.mean(dim=1)
 
 
 def class_distances(classifier: Tensor) -> Tensor:

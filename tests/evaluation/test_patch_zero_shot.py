@@ -125,7 +125,7 @@ def test_predictions_equal_a_plain_loop():
     )
     found = judge(logits, targets, distances)
     for b in range(2):
-        mean_probabilities = [0.0] * 4
+        means = dict(logits=[0.0] * 4, probabilities=[0.0] * 4)
         true = classifier[targets[b]]
         farthest = max(1 - float(true @ other) for other in classifier)
         for i in range(9):
@@ -139,13 +139,16 @@ def test_predictions_equal_a_plain_loop():
             best = max(range(4), key=cosines.__getitem__)
             assert found.predicted[b, i] == best
             assert found.right[b, i] == (best == targets[b])
-            assert found.confidence[b, i].item() == pytest.approx(probabilities[best])
             distance = 0 if best == targets[b] else 1 - float(true @ classifier[best])
             assert found.distance[b, i].item() == pytest.approx(distance / farthest)
             for c in range(4):
-                mean_probabilities[c] += probabilities[c] / 9
-        assert ensemble(logits)[b].tolist() == pytest.approx(mean_probabilities)
-        assert found.image[b] == max(range(4), key=mean_probabilities.__getitem__)
+                means['probabilities'][c] += probabilities[c] / 9
+                means['logits'][c] += scale * cosines[c] / 9
+        for scores, mean in means.items():
+            assert ensemble(logits, scores)[b].tolist() == pytest.approx(mean)
+        assert found.image[b] == max(range(4), key=means['logits'].__getitem__)
+    with pytest.raises(ValueError, match="got 'logit'"):
+        ensemble(logits, 'logit')
 
 
 def test_identity_morphing_changes_nothing():

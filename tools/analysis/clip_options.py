@@ -6,6 +6,7 @@ from pathlib import Path
 import mmdtm.prepare  # noqa: F401  isort: skip
 import open_clip
 import torch
+from torch import Tensor
 
 from mmdtm.evaluation.labelled_images import ClassNames, find_images
 from mmdtm.evaluation.patch_zero_shot import ZeroShotCLIP
@@ -83,13 +84,6 @@ def add_morphing_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_clip(args: argparse.Namespace) -> ZeroShotCLIP:
-    """Build the chosen CLIP on the chosen device."""
-    pretrained = None if args.random_weights else args.pretrained
-    clip = ZeroShotCLIP(args.model, pretrained, args.model_config, args.random_weights)
-    return clip.to(args.device)
-
-
 def load_generator(args: argparse.Namespace) -> OpenCLIPGenerator:
     """Build the image tower alone of the chosen CLIP."""
     pretrained = None if args.random_weights else args.pretrained
@@ -150,10 +144,23 @@ def load_templates(args: argparse.Namespace) -> list:
     return args.templates
 
 
-def num_morphed(args: argparse.Namespace, clip: ZeroShotCLIP) -> int:
-    """N_m: as asked for, or half of the tokens."""
-    tokens = clip.grid_size[0] * clip.grid_size[1]
-    return tokens // 2 if args.num_morphed is None else args.num_morphed
+def load_zero_shot(
+    args: argparse.Namespace, classes: ClassNames
+) -> tuple[ZeroShotCLIP, Tensor, int]:
+    """The chosen CLIP, the classes' embeddings (C, D), and N_m.
+
+    Raises:
+        FileNotFoundError: If the model is not there.
+        ValueError: If an option does not fit the model.
+    """
+    templates = load_templates(args)
+    pretrained = None if args.random_weights else args.pretrained
+    clip = ZeroShotCLIP(args.model, pretrained, args.model_config, args.random_weights)
+    classifier = clip.to(args.device).classifier(
+        classes.names, templates, progress=len(classes) * len(templates) > 1000
+    )
+    half = clip.grid_size[0] * clip.grid_size[1] // 2
+    return clip, classifier, half if args.num_morphed is None else args.num_morphed
 
 
 def picture_name(image: Path, taken: set[str]) -> str:

@@ -28,9 +28,7 @@ from clip_options import (
     add_clip_options,
     add_morphing_options,
     load_classes,
-    load_clip,
-    load_templates,
-    num_morphed,
+    load_zero_shot,
     picture_name,
 )
 from PIL import Image
@@ -235,15 +233,10 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
     """
     images = find_images(args.images)
     classes = load_classes(args, args.images)
-    templates = load_templates(args)
     items, messages = label_images(images, classes, args.label)
     for message in messages:
         print(message, file=sys.stderr)
-    clip = load_clip(args)
-    remain = num_morphed(args, clip)
-    classifier = clip.classifier(
-        classes.names, templates, progress=len(classes) * len(templates) > 1000
-    )
+    clip, classifier, remain = load_zero_shot(args, classes)
     distances = class_distances(classifier)
     grid = clip.grid_size
     args.out.mkdir(parents=True, exist_ok=True)
