@@ -20,10 +20,10 @@ from mmdtm.morphing import TokenAssignment
 # black and yellow, which are grid and paper here.
 LINE_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 
-# Right is light and wrong is dark, so that the two also differ in grey. From the
-# mildest to the strongest of each:
-RIGHT = ((160, 230, 140), (40, 196, 84))
-WRONG = ((238, 92, 76), (80, 0, 12))
+# Figure 2's colours as v1 words them: one green for right patches; wrong ones from a
+# light to a dark red.
+RIGHT = (0, 140, 60)
+WRONG = ((255, 186, 172), (112, 0, 16))
 _NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 _PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 24), (110, 110, 110)
 
@@ -207,122 +207,81 @@ def draw_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return paint_cells(image, np.full((*mask.shape, 3), 128.0), 1.0 * mask)
 
 
-def correctness_colors(
-    right: np.ndarray, distance: np.ndarray, confidence: np.ndarray
+def draw_correctness(
+    image: np.ndarray, right: np.ndarray, distance: np.ndarray, opacity: float = 0.6
 ) -> np.ndarray:
-    """Green for right patches, red for wrong ones (Figure 2).
+    """Green over right patches, light to dark red over wrong ones (Figure 2).
+
+    Right patches also bear a dot, which tells them from wrong ones without colour.
 
     Args:
+        image: uint8 (H, W, 3).
         right: bool (h, w).
         distance: (h, w) in [0, 1]: how far the predicted class lies from the true
             one; darkens the red.
-        confidence: (h, w) in [0, 1]: probability of the predicted class; deepens
-            the green.
-
-    Returns:
-        (h, w, 3) on the 0-255 scale.
-    """
-    green = _between(RIGHT, np.asarray(confidence))
-    red = _between(WRONG, np.asarray(distance))
-    return np.where(np.asarray(right)[..., None], green, red)
-
-
-def draw_correctness(
-    image: np.ndarray,
-    right: np.ndarray,
-    distance: np.ndarray,
-    confidence: np.ndarray,
-    opacity: float = 0.62,
-) -> np.ndarray:
-    """Lay ``correctness_colors`` over an image; right patches also bear a dot.
-
-    The dot tells right from wrong without any colour.
-
-    Args:
-        image: uint8 (H, W, 3), H and W multiples of h and w.
-        right: See ``correctness_colors``.
-        distance: See ``correctness_colors``.
-        confidence: See ``correctness_colors``.
         opacity: Of the colours.
 
     Returns:
         uint8 (H, W, 3).
     """
-    colors = correctness_colors(right, distance, confidence)
-    drawn = Image.fromarray(paint_cells(image, colors, opacity))
+    share = np.clip(distance, 0, 1)[..., None]
+    red = (1 - share) * np.array(WRONG[0]) + share * np.array(WRONG[1])
+    colors = np.where(np.asarray(right)[..., None], np.array(RIGHT), red)
+    # In grey, so that every colour is one of these.
+    grey = np.asarray(Image.fromarray(image).convert('L').convert('RGB'))
+    drawn = Image.fromarray(paint_cells(grey, colors, opacity))
     pen = ImageDraw.Draw(drawn)
     rows, columns = np.shape(right)
     height, width = image.shape[0] / rows, image.shape[1] / columns
-    radius = max(1, round(min(height, width) / 8))
+    radius = max(1, round(min(height, width) / 10))
     for row, column in zip(*np.nonzero(right), strict=True):
-        pen.circle(
-            ((column + 0.5) * width, (row + 0.5) * height),
-            radius,
-            fill=_PAPER,
-            outline=_INK,
-        )
+        center = ((column + 0.5) * width, (row + 0.5) * height)
+        pen.circle(center, radius, fill=_PAPER)
     return np.asarray(drawn)
 
 
-def draw_badges(
-    image: np.ndarray, grid: tuple[int, int], cells: Sequence[tuple[int, int]]
-) -> np.ndarray:
-    """Number cells 1, 2, ... on the picture; ``badge_key`` tells what they are.
+def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Frame boxes of cells, numbered 1, 2, ... at their upper left corner.
 
     Args:
         image: uint8 (H, W, 3), H and W multiples of h and w.
-        grid: Rows and columns (h, w).
-        cells: (row, column) of the cells to number.
+        boxes: int (h, w): 1, 2, ... in a box, 0 outside of them.
 
     Returns:
         uint8 (H, W, 3).
     """
-    drawn = Image.fromarray(image)
+    numbers = range(1, int(boxes.max()) + 1)
+    drawn = outline(image, boxes, _INK, width=4, only=numbers)
+    drawn = Image.fromarray(outline(drawn, boxes, _PAPER, width=2, only=numbers))
     pen = ImageDraw.Draw(drawn)
-    height, width = image.shape[0] / grid[0], image.shape[1] / grid[1]
-    for number, (row, column) in enumerate(cells, start=1):
-        _badge(pen, ((column + 0.5) * width, (row + 0.5) * height), number)
+    height, width = image.shape[0] // len(boxes), image.shape[1] // boxes.shape[1]
+    for number in numbers:
+        row, column = np.argwhere(boxes == number)[0]
+        _badge(pen, (column * width + 9, row * height + 9), number)
     return np.asarray(drawn)
 
 
-def badge_key(
-    names: Sequence[str], width: int, right: Sequence[bool] | None = None
-) -> np.ndarray:
-    """A numbered list to stand below a picture with badges.
+def badge_key(lines: Sequence[str], width: int) -> np.ndarray:
+    """A numbered list to stand below a picture with boxes.
 
     Args:
-        names: One line each; cut with an ellipsis where it is too long.
+        lines: One a number; cut with an ellipsis where it is too long.
         width: Pixels.
-        right: Marks each line as right or wrong.
 
     Returns:
-        uint8 (len(names) * 22, width, 3).
+        uint8 (len(lines) * 22, width, 3).
     """
-    line = 22
-    drawn = Image.new('RGB', (width, line * len(names)), _PAPER)
-    pen = ImageDraw.Draw(drawn)
-    font = _font(13)
-    for index, name in enumerate(names):
-        middle = line * (index + 0.5)
-        _badge(pen, (10, middle), index + 1)
-        mark, color = '', _INK
-        if right is not None:
-            mark = '\u2713' if right[index] else '\u2717'
-            color = (0, 96, 40) if right[index] else (150, 0, 20)
-        pen.text((24, middle), mark, fill=color, font=font, anchor='lm')
-        indent = 40 if mark else 26
-        pen.text(
-            (indent, middle),
-            _shorten(name, font, width - indent - 2),
-            fill=color,
-            font=font,
-            anchor='lm',
-        )
+    text = text_block(lines, width - 26, size=13)
+    drawn = Image.fromarray(
+        np.pad(text, ((0, 0), (26, 0), (0, 0)), constant_values=255)
+    )
+    for index in range(len(lines)):
+        _badge(ImageDraw.Draw(drawn), (10, 22 * (index + 0.5)), index + 1)
     return np.asarray(drawn)
 
 
 def correctness_key(width: int) -> np.ndarray:
-    """The colour scales of ``draw_correctness``, one under the other.
+    """The colours of ``draw_correctness``, one under the other.
 
     Args:
         width: Pixels.
@@ -330,18 +289,15 @@ def correctness_key(width: int) -> np.ndarray:
     Returns:
         uint8 (44, width, 3).
     """
-    scales = (
-        (RIGHT, True, 'right: the deeper, the more probable'),
-        (WRONG, False, 'wrong: the darker, the farther from the true class'),
-    )
-    steps, cell = 5, 16
-    white = np.full((cell, steps * cell, 3), 255, np.uint8)
-    ramp = np.linspace(0, 1, steps)[None]
-    blocks = []
-    for _, right, text in scales:
-        swatch = draw_correctness(
-            white, np.full((1, steps), right), ramp, ramp, opacity=0.85
-        )
+    cell, steps, blocks = 16, 5, []
+    for right, text in (
+        (True, 'right'),
+        (False, 'wrong, the darker the farther off'),
+    ):
+        count = 1 if right else steps
+        white = np.full((cell, cell * count, 3), 255, np.uint8)
+        ramp = np.linspace(0, 1, count)[None]
+        swatch = draw_correctness(white, np.full((1, count), right), ramp, 0.85)
         swatch = np.pad(swatch, ((3, 3), (0, 8), (0, 0)), constant_values=255)
         words = text_block([text], max(1, width - swatch.shape[1]), size=12, line=22)
         blocks.append(stack([swatch, words], axis=1, gap=0))
@@ -494,13 +450,6 @@ def _to_pixels(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
             f'{height}x{width} pixels: bring it to size with fit_to_grid first.'
         )
     return cells.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
-
-
-def _between(
-    ends: tuple[Sequence[int], Sequence[int]], share: np.ndarray
-) -> np.ndarray:
-    share = np.clip(share, 0, 1)[..., None]
-    return (1 - share) * np.array(ends[0]) + share * np.array(ends[1])
 
 
 def _badge(pen: ImageDraw.ImageDraw, center: tuple[float, float], number: int) -> None:

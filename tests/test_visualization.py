@@ -111,37 +111,44 @@ def test_mask_covers_masked_patches_alone():
     assert np.array_equal(drawn[~covered], image[~covered])
 
 
-def test_wrong_patches_darken_with_the_distance():
-    steps = np.linspace(0, 1, 9)
-    wrong = vis.correctness_colors(np.zeros(9, bool), steps, steps)
-    assert (np.diff(luminance(wrong)) < 0).all()
-    assert (wrong[:, 0] > wrong[:, 1] + 60).all()  # red
-    right = vis.correctness_colors(np.ones(9, bool), steps, steps)
-    assert (right[:, 1] > right[:, 0] + 30).all()  # green
-    assert (right[:, 1] > right[:, 2] + 30).all()
-    # Without colour, right stays lighter than wrong.
-    assert luminance(right).min() > luminance(wrong).max()
-    assert np.array_equal(
-        vis.correctness_colors(np.ones(1, bool), steps[:1], steps[3:4]),
-        vis.correctness_colors(np.ones(1, bool), steps[8:], steps[3:4]),
-    )
+def test_right_is_green_with_a_dot_and_wrong_darkens_with_the_distance():
+    image = np.full((20, 200, 3), (0, 90, 255), np.uint8)  # blue, drawn on in grey
+    right = np.arange(10)[None] == 0
+    drawn = vis.draw_correctness(image, right, np.linspace(0, 1, 10)[None], 0.5)
+    cells = drawn[2, 2::20].astype(int)
+    grey = luminance([0, 90, 255])
+    for step, cell in enumerate(cells):
+        share = step / 9
+        red = (1 - share) * np.array(vis.WRONG[0]) + share * np.array(vis.WRONG[1])
+        color = vis.RIGHT if step == 0 else red
+        assert np.abs(cell - (0.5 * grey + 0.5 * np.array(color))).max() <= 1
+    assert cells[0].argmax() == 1 and (cells[1:].argmax(1) == 0).all()
+    assert (np.diff(luminance(cells[1:])) < -3).all()
+    assert drawn[10, 10].tolist() == [255, 255, 255]
+    assert (drawn[10, 30::20] == drawn[2, 30::20]).all()  # no dot on wrong ones
 
 
-def test_right_patches_bear_a_dot():
-    image = np.zeros((32, 64, 3), np.uint8)
-    drawn = vis.draw_correctness(
-        image, np.array([[True, False]]), np.array([[0, 1.0]]), np.array([[1.0, 1.0]])
-    )
-    assert drawn[16, 16].tolist() == [255, 255, 255]
-    assert drawn[16, 48].tolist() == drawn[2, 40].tolist()
+def test_boxes_are_framed_and_numbered():
+    boxes = np.zeros((4, 8), int)
+    boxes[1:3, 4:7] = 1
+    drawn = vis.draw_boxes(np.full((80, 160, 3), 99, np.uint8), boxes)
+    changed = (drawn != 99).any(-1)
+    expected = np.zeros((80, 160), bool)
+    expected[20:60, 80:140] = True
+    expected[24:56, 84:136] = False
+    badge = np.zeros_like(expected)
+    badge[20:39, 80:99] = True
+    assert np.array_equal(changed & ~badge, expected & ~badge)
+    assert drawn[45, 80].tolist() == [255] * 3  # a white rim on a dark frame
+    assert luminance(drawn[45, 83]) < 50 and drawn[24, 95].tolist() == [255] * 3
 
 
 def test_long_names_are_cut_to_the_width():
-    short = vis.badge_key(['a hen'], 200, [True])
-    long = vis.badge_key(['a hen ' * 60], 200, [True])
+    short, long = (vis.badge_key(['a hen ' * times], 200) for times in (1, 60))
     assert short.shape == long.shape == (22, 200, 3)
     assert (long[:, -1] == 255).all()
     assert (long[:, 180:] != 255).any()  # the text fills the line
+    assert np.array_equal(short[:, :22], long[:, :22])  # the number
 
 
 def test_stack_pads_with_white():

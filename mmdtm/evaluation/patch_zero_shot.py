@@ -155,14 +155,12 @@ class PatchPredictions:
 
     Attributes:
         predicted: int64 (B, N), most similar class.
-        confidence: (B, N), probability of that class.
         right: bool (B, N), whether it is the true one.
         distance: (B, N) in [0, 1], from the true class (``class_distances``).
-        image: int64 (B,), the class of the averaged predictions.
+        image: int64 (B,), the class of the averaged scores (``ensemble``).
     """
 
     predicted: Tensor
-    confidence: Tensor
     right: Tensor
     distance: Tensor
     image: Tensor
@@ -179,11 +177,10 @@ def judge(logits: Tensor, targets: Tensor, distances: Tensor) -> PatchPrediction
     Returns:
         The predictions and how far they are from the truth.
     """
-    confidence, predicted = logits.softmax(dim=-1).max(dim=-1)
+    predicted = logits.argmax(dim=-1)
     true = targets[:, None]
     return PatchPredictions(
         predicted=predicted,
-        confidence=confidence,
         right=predicted == true,
         distance=distances[true, predicted],
         image=ensemble(logits).argmax(dim=-1),

@@ -1,11 +1,10 @@
 r"""Draw patch-wise zero-shot classes without and with token morphing (Figures 2, 6).
 
-For each image two pictures side by side: a patch is green where the class of its
-token is the right one, deeper the more probable it is, and red where it is wrong,
-darker the farther the predicted class lies from the true one (one minus the cosine
-similarity of their text embeddings, as a share of the farthest class). Some
-patches, or with morphing the groups that hold them, are boxed, numbered and named
-below::
+For each image three pictures side by side: the image, and its patches without and with
+morphing. A patch is green where the class of its token is the right one, and red where
+it is wrong, darker the farther the predicted class lies from the true one (one minus
+the cosine similarity of their text embeddings, as a share of the farthest class). Some
+boxes of patches are numbered, and the classes of their patches are listed below::
 
     python tools/analysis/patch_zero_shot.py data/imagenet/val/n01440764 \
         --model ViT-B-16 --pretrained openai --out work_dirs/fig2
@@ -18,6 +17,7 @@ left out.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +48,6 @@ from mmdtm.evaluation.patch_zero_shot import (
     patch_logits,
 )
 from mmdtm.io import write_text
-from mmdtm.morphing import TokenAssignment
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,12 +69,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=4,
         metavar='N',
-        help='patches to name, spread over the image (default: %(default)s)',
+        help='boxes of patches whose classes are listed (default: %(default)s)',
     )
     parser.add_argument(
         '--side',
         type=int,
-        default=448,
+        default=336,
         metavar='PIXELS',
         help='of each picture (default: %(default)s)',
     )
@@ -88,92 +87,82 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def cells_to_name(labels: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Choose patches of large groups, spread over the image.
-
-    The grid is cut into ``count`` fields; in each the patch of the largest group that
-    is not named yet is taken, and of equal ones the nearest to the field's middle.
+def spread_boxes(grid: tuple[int, int], count: int, side: int = 3) -> np.ndarray:
+    """Boxes of patches in the middles of equal fields of the image.
 
     Args:
-        labels: int (h, w), each patch's group.
-        count: How many fields; fewer patches come out where groups run out.
+        grid: Rows and columns (h, w).
+        count: How many; less than that where the grid has no place.
+        side: Of a box, in patches; smaller where a field is.
 
     Returns:
-        (row, column) of each.
+        int (h, w): 1, 2, ... in a box, 0 outside of them.
     """
-    if count == 0:
-        return []
-    sizes = np.bincount(labels.ravel())
-    across = int(np.ceil(np.sqrt(count)))
-    down = int(np.ceil(count / across))
-    height, width = labels.shape
-    chosen: list[tuple[int, int]] = []
-    named: set[int] = set()
-    for field in range(count):
-        top, left = field // across * height / down, field % across * width / across
-        middle = (top + height / down / 2 - 0.5, left + width / across / 2 - 0.5)
-        candidates = [
-            (
-                -sizes[labels[row, column]],
-                (row - middle[0]) ** 2 + (column - middle[1]) ** 2,
-                row,
-                column,
-            )
-            for row in range(int(top), int(np.ceil(top + height / down)))
-            for column in range(int(left), int(np.ceil(left + width / across)))
-            if row < height and column < width and labels[row, column] not in named
+    boxes = np.zeros(grid, int)
+    across = max(1, int(np.ceil(np.sqrt(count))))
+    down = max(1, int(np.ceil(count / across)))
+    fields = [
+        (rows, columns)
+        for rows in np.array_split(np.arange(grid[0]), down)
+        for columns in np.array_split(np.arange(grid[1]), across)
+        if len(rows) and len(columns)
+    ]
+    for number, field in enumerate(fields[:count], start=1):
+        starts = [cells[max(0, (len(cells) - side) // 2)] for cells in field]
+        ends = [
+            start + min(side, len(cells))
+            for start, cells in zip(starts, field, strict=True)
         ]
-        if candidates:
-            row, column = min(candidates)[2:]
-            named.add(labels[row, column])
-            chosen.append((row, column))
-    return chosen
+        boxes[starts[0] : ends[0], starts[1] : ends[1]] = number
+    return boxes
+
+
+def classes_in(predicted: np.ndarray, target: int, names: list[str]) -> str:
+    """How many patches say what, most frequent first: ``5 hen \u2713, 4 cock``."""
+    counts = Counter(predicted.ravel().tolist()).most_common()
+    return ', '.join(
+        f'{count} {names[index]}' + ' \u2713' * (index == target)
+        for index, count in counts
+    )
 
 
 def draw_panel(
     image: np.ndarray,
     predictions: PatchPredictions,
-    labels: np.ndarray,
-    cells: list[tuple[int, int]],
+    target: int,
     names: list[str],
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """One picture of Figure 2, and the names that belong under it.
+    boxes: np.ndarray,
+) -> np.ndarray:
+    """One picture of Figure 2 with its count of right patches and its boxes' classes.
 
     Args:
         image: uint8 (H, W, 3), fitted to the grid.
         predictions: Of this image alone (B = 1).
-        labels: int (h, w), each patch's group; all different without morphing.
-        cells: Patches to box, with their groups.
+        target: True class.
         names: Of the classes.
+        boxes: From ``spread_boxes``.
 
     Returns:
-        The picture, and the list of names; None without ``cells``.
+        uint8 (H, W, 3).
     """
-    grid = labels.shape
-    right, distance, confidence, predicted = (
-        values[0].cpu().numpy().reshape(grid)
-        for values in (
-            predictions.right,
-            predictions.distance,
-            predictions.confidence,
-            predictions.predicted,
-        )
+    right, distance, predicted = (
+        values[0].cpu().numpy().reshape(boxes.shape)
+        for values in (predictions.right, predictions.distance, predictions.predicted)
     )
-    drawn = vis.draw_correctness(image, right, distance, confidence)
-    if not cells:
-        return drawn, None
-    groups = [labels[cell] for cell in cells]
-    drawn = vis.outline(drawn, labels, (0, 0, 0), width=4, only=groups)
-    drawn = vis.outline(drawn, labels, (255, 255, 255), width=2, only=groups)
-    drawn = vis.draw_badges(drawn, grid, cells)
-    lines = []
-    for cell, group in zip(cells, groups, strict=True):
-        size = int((labels == group).sum())
-        lines.append(
-            names[predicted[cell]] + (f' ({size} patches)' if size > 1 else '')
-        )
-    key = vis.badge_key(lines, drawn.shape[1], [bool(right[cell]) for cell in cells])
-    return drawn, key
+    drawn = vis.draw_boxes(vis.draw_correctness(image, right, distance), boxes)
+    said = int(predictions.image[0])
+    lines = [
+        f'{right.sum()} of {right.size} patches right; together: {names[said]} '
+        + ('\u2713' if said == target else '\u2717')
+    ]
+    blocks = [drawn, vis.text_block(lines, image.shape[1], size=13)]
+    if boxes.any():
+        lines = [
+            classes_in(predicted[boxes == number], target, names)
+            for number in range(1, boxes.max() + 1)
+        ]
+        blocks.append(vis.badge_key(lines, image.shape[1]))
+    return vis.stack(blocks, axis=0, gap=4)
 
 
 def draw_image(
@@ -181,47 +170,29 @@ def draw_image(
     title: str,
     target: int,
     names: list[str],
-    panels: list[tuple[str, PatchPredictions, np.ndarray]],
-    boxes: int,
+    panels: list[tuple[str, PatchPredictions]],
+    boxes: np.ndarray,
 ) -> np.ndarray:
-    """The whole picture of one image.
+    """The whole picture of one image: itself, and a picture for each panel.
 
     Args:
         image: uint8 (H, W, 3), fitted to the grid.
         title: Its heading.
         target: True class.
         names: Of the classes.
-        panels: Title, predictions and groups (h, w) of each picture.
-        boxes: How many patches to name: the same ones in each picture, chosen by the
-            last picture's groups.
+        panels: Title and predictions of each picture.
+        boxes: From ``spread_boxes``.
 
     Returns:
         uint8 (H, W, 3).
     """
-    cells = cells_to_name(panels[-1][2], boxes)
-    width = image.shape[1]
-    columns = []
-    for _, predictions, labels in panels:
-        drawn, key = draw_panel(image, predictions, labels, cells, names)
-        said = int(predictions.image[0])
-        counts = (
-            f'{int(predictions.right.sum())} of {labels.size} patches right; '
-            f'together: {names[said]} '
-        )
-        counts += '\u2713' if said == target else '\u2717'
-        blocks = [drawn, vis.text_block([counts], width, size=13)]
-        if key is not None:
-            blocks.append(key)
-        columns.append(vis.stack(blocks, axis=0, gap=4))
-    body = vis.sheet([columns], [title for title, _, _ in panels])
-    heading = vis.text_block([title], body.shape[1] - 24, size=16, line=30)
-    key = vis.correctness_key(body.shape[1] - 24)
-    framed = [
-        np.pad(block, ((0, 0), (12, 12), (0, 0)), constant_values=255)
-        for block in (heading, key)
+    key = vis.correctness_key(image.shape[1])
+    columns = [vis.stack([vis.draw_boxes(image, boxes), key], axis=0, gap=4)]
+    columns += [
+        draw_panel(image, predictions, target, names, boxes)
+        for _, predictions in panels
     ]
-    page = vis.stack([framed[0], body, framed[1]], axis=0, gap=0)
-    return np.pad(page, ((6, 10), (0, 0), (0, 0)), constant_values=255)
+    return vis.sheet([columns], [title, *(title for title, _ in panels)])
 
 
 def analyse(args: argparse.Namespace) -> Iterator[dict]:
@@ -238,7 +209,7 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
         print(message, file=sys.stderr)
     clip, classifier, remain = load_zero_shot(args, classes)
     distances = class_distances(classifier)
-    grid = clip.grid_size
+    boxes = spread_boxes(clip.grid_size, args.boxes)
     args.out.mkdir(parents=True, exist_ok=True)
     names = set()
     for path, target in items:
@@ -248,11 +219,10 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             print(f'left out: {error}', file=sys.stderr)
             continue
         _, tokens = clip(view)
-        apart = TokenAssignment.identity(1, tokens.shape[1], tokens.device)
         merged = morph_tokens(tokens, remain, args.num_iters)
         panels = []
         for title, assignment in (
-            (f'without morphing: {tokens.shape[1]} tokens', apart),
+            (f'without morphing: {tokens.shape[1]} tokens', None),
             (f'with morphing: {remain} tokens, {args.num_iters} iterations', merged),
         ):
             logits = patch_logits(
@@ -261,19 +231,15 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             predictions = judge(
                 logits, torch.tensor([target], device=logits.device), distances
             )
-            panels.append(
-                (title, predictions, assignment.labels[0].cpu().numpy().reshape(grid))
-            )
-        picture = vis.fit_to_grid(
-            vis.denormalize(view, clip.mean, clip.std)[0], grid, args.side
-        )
+            panels.append((title, predictions))
+        pixels = vis.denormalize(view, clip.mean, clip.std)[0]
         page = draw_image(
-            picture,
+            vis.fit_to_grid(pixels, clip.grid_size, args.side),
             f'{path.name}: {classes.names[target]}',
             target,
             classes.names,
             panels,
-            args.boxes,
+            boxes,
         )
         file = args.out / picture_name(path, names)
         Image.fromarray(page).save(file)

@@ -24,79 +24,72 @@ def class_file(tmp_path):
     return ['--classes', str(file)]
 
 
-def made_predictions(right):
-    right = torch.tensor(right)[None]
+def made_predictions(predicted, target):
+    predicted = torch.tensor(predicted)[None]
+    right = predicted == target
     return PatchPredictions(
-        predicted=torch.where(right, 0, 1),
-        confidence=torch.full(right.shape, 0.5),
+        predicted=predicted,
         right=right,
         distance=torch.where(right, 0.0, 0.75),
         image=torch.tensor([1]),
     )
 
 
-def test_panel_paints_right_green_and_wrong_red(tool):
-    image = np.full((32, 64, 3), 255, np.uint8)
-    drawn, key = tool.draw_panel(
-        image, made_predictions([True, False]), np.array([[0, 1]]), [], ['a', 'b']
+def test_panel_tells_right_from_wrong_and_what_the_boxes_say(tool, monkeypatch):
+    lines = []
+    draw = vis.text_block
+    monkeypatch.setattr(
+        vis,
+        'text_block',
+        lambda text, *a, **k: lines.extend(text) or draw(text, *a, **k),
     )
-    expected = vis.draw_correctness(
-        image, np.array([[True, False]]), np.array([[0, 0.75]]), np.full((1, 2), 0.5)
-    )
-    assert key is None
-    assert np.array_equal(drawn, expected)
-    green, red = drawn[2, 2].astype(int), drawn[2, 34].astype(int)
-    assert green[1] > max(green[0], green[2]) and red[0] > max(red[1], red[2])
+    image, boxes = np.full((64, 64, 3), 255, np.uint8), np.array([[1, 1], [1, 0]])
+    found = made_predictions([2, 0, 2, 2], target=2)
+    drawn = tool.draw_panel(image, found, 2, ['cock', 'hen', 'fox'], boxes)
+    assert lines == [
+        '3 of 4 patches right; together: hen \u2717',
+        '2 fox \u2713, 1 cock',
+    ]
+    right = np.array([[True, False], [True, True]])
+    expected = vis.draw_correctness(image, right, np.where(right, 0, 0.75))
+    assert np.array_equal(drawn[:64], vis.draw_boxes(expected, boxes))
+    without = tool.draw_panel(image, found, 2, ['cock', 'hen', 'fox'], 0 * boxes)
+    assert np.array_equal(without[:64], expected) and len(without) < len(drawn)
 
 
-def test_named_patches_are_spread_and_of_large_groups(tool):
-    apart = np.arange(64).reshape(8, 8)
-    cells = tool.cells_to_name(apart, 4)
-    quarters = {(row // 4, column // 4) for row, column in cells}
-    assert len(quarters) == 4
-    merged = apart.copy()
-    merged[0, :3] = 0
-    merged[7, 5:] = 63
-    found = tool.cells_to_name(merged, 4)
-    assert found[0][0] == 0 and found[0][1] in (0, 1, 2)
-    assert found[3][0] == 7 and found[3][1] in (5, 6, 7)
-    # Nothing is named twice, even where one group fills the image.
-    assert len(tool.cells_to_name(np.zeros((8, 8), int), 4)) == 1
-    assert tool.cells_to_name(apart, 0) == []
+@pytest.mark.parametrize(
+    'grid, count, corners',
+    [
+        ((14, 14), 4, [(2, 2), (2, 9), (9, 2), (9, 9)]),
+        ((8, 8), 1, [(2, 2)]),
+        ((4, 4), 2, [(0, 0), (0, 2)]),
+        ((8, 8), 0, []),
+    ],
+)
+def test_boxes_are_spread(tool, grid, count, corners):
+    boxes = tool.spread_boxes(grid, count)
+    assert boxes.max() == count
+    side = 2 if grid == (4, 4) else 3
+    for number, (top, left) in enumerate(corners, start=1):
+        found = np.argwhere(boxes == number)
+        assert found.min(0).tolist() == [top, left]
+        assert np.ptp(found[:, 1]) + 1 == side
 
 
-@pytest.mark.parametrize('boxes', ['0', '3'])
 def test_identity_morphing_gives_the_same_picture_twice(
-    tool, clip_args, text_args, class_file, world, tmp_path, boxes, monkeypatch
+    tool, clip_args, text_args, class_file, world, tmp_path, monkeypatch
 ):
     panels = []
     draw_panel = tool.draw_panel
-
-    def keep(*args):
-        panels.append(draw_panel(*args))
-        return panels[-1]
-
-    monkeypatch.setattr(tool, 'draw_panel', keep)
-    arguments = [str(world / 'hen'), '--out', str(tmp_path / 'out'), '--boxes', boxes]
-    arguments += [
-        '--num-morphed',
-        '16',
-        '--side',
-        '96',
-        *clip_args,
-        *text_args,
-        *class_file,
-    ]
+    monkeypatch.setattr(
+        tool, 'draw_panel', lambda *args: panels.append(draw_panel(*args)) or panels[-1]
+    )
+    arguments = [str(world / 'hen'), '--out', str(tmp_path / 'out'), '--side', '96']
+    arguments += ['--num-morphed', '16', *clip_args, *text_args, *class_file]
     assert tool.main(arguments) == 0
-    assert len(panels) == 4
-    for (without, key_without), (morphed, key_morphed) in zip(
-        panels[::2], panels[1::2], strict=True
-    ):
-        assert np.array_equal(without, morphed)
-        assert (key_without is None) == (boxes == '0')
-        if key_without is not None:
-            assert np.array_equal(key_without, key_morphed)
-    assert not np.array_equal(panels[0][0], panels[2][0])
+    without, morphed, other, _ = panels
+    assert np.array_equal(without, morphed)
+    assert not np.array_equal(without, other)
 
 
 def test_tool_counts_right_patches_and_names_what_it_leaves_out(
