@@ -28,7 +28,8 @@ class DTMBranch(BaseModule):
             the student's.
 
     Raises:
-        ValueError: If ``weight`` is negative; see also :class:`DTM`.
+        ValueError: If ``weight`` is negative, or ``morphing`` is missing; see also
+            :class:`DTM`.
     """
 
     def __init__(
@@ -54,6 +55,11 @@ class DTMBranch(BaseModule):
             teacher.check_morphing(morphing)
             attach_tower(teacher, backbone, data_preprocessor)
             self.target_generator, out_channels = teacher, teacher.out_channels
+        elif morphing is None:
+            raise ValueError(
+                'The DTM branch has no target_generator that could merge tokens. Give '
+                "a morphing, such as morphing=dict(type='BipartiteMorphing')."
+            )
         self.morphing: Any = None if morphing is None else MODELS.build(morphing)
         widths = dict(
             in_channels=in_channels or backbone.embed_dims, out_channels=out_channels

@@ -74,20 +74,6 @@ def test_dtms_loss_is_added_with_its_weight(beit_cfg, dtm_part, build, batch):
     torch.testing.assert_close(losses['loss_dtm'], expected)
 
 
-@pytest.mark.parametrize('with_dtm', [False, True])
-def test_gradients(beit_cfg, dtm_part, build, batch, check_gradients, with_dtm):
-    beit_cfg['dtm'] = dtm_part if with_dtm else None
-    model = build(beit_cfg)
-    check_gradients(model, step(model, batch()))
-
-
-def test_the_heads_are_initialised(beit_cfg, dtm_part, build):
-    beit_cfg['dtm'] = dtm_part
-    projection = build(beit_cfg).dtm.head.projection
-    assert abs(projection.weight.std().item() - 0.02) < 0.003
-    assert not projection.bias.any()
-
-
 def test_a_fine_tuning_backbone_loads_it(beit_cfg, build, tmp_path):
     from mmpretrain.registry import MODELS
 
@@ -116,12 +102,6 @@ def test_a_fine_tuning_backbone_loads_it(beit_cfg, build, tmp_path):
         rtol=1e-4,
         atol=1e-4,
     )
-
-
-def test_a_missing_morphing(beit_cfg, dtm_part, build):
-    beit_cfg['dtm'] = dict(dtm_part, morphing=None)
-    with pytest.raises(ValueError, match='does not merge tokens'):
-        build(beit_cfg)
 
 
 def test_a_negative_weight(beit_cfg, dtm_part, build):

@@ -2,7 +2,6 @@
 
 from unittest import mock
 
-import pytest
 import torch
 from mmpretrain.registry import MODELS
 
@@ -14,21 +13,8 @@ def tokens(model, images) -> torch.Tensor:
     return loss.call_args.args[0]
 
 
-@pytest.mark.parametrize('morphing', ['BipartiteMorphing', 'IdentityMorphing'])
-def test_one_step(mae_cfg, build, batch, check_gradients, morphing):
-    mae_cfg['dtm']['morphing'] = dict(type=morphing)
-    model = build(mae_cfg)
-    data = model.data_preprocessor(batch(), training=True)
-    losses = model(**data, mode='loss')
-    assert list(losses) == ['loss'] and losses['loss'].isfinite()
-    check_gradients(model, losses)
-
-
 def test_the_head_is_the_only_projection(mae_cfg, build):
-    model = build(mae_cfg)
-    projection = model.dtm.head.projection
-    assert (projection.in_features, projection.out_features) == (36, 24)
-    assert not [k for k in model.state_dict() if 'decoder_pred' in k]
+    assert not [k for k in build(mae_cfg).state_dict() if 'decoder_pred' in k]
 
 
 def test_tokens_come_in_the_images_order(mae_cfg, build):
@@ -82,11 +68,3 @@ def test_loss_is_that_of_mmpretrains_tokens(mae_cfg, build, batch):
     expected = (1 - torch.cosine_similarity(u, v, dim=-1)).mean()
     torch.manual_seed(4)
     torch.testing.assert_close(model(**data, mode='loss')['loss'], expected)
-
-
-def test_features_of_whole_images(mae_cfg, build, batch):
-    model = build(mae_cfg).eval()
-    views = model.data_preprocessor(batch())['inputs']
-    (features,) = model(views, mode='tensor')
-    assert features.shape == (4, 17, 48)
-    torch.testing.assert_close(features, model(views[0], mode='tensor')[0])
