@@ -71,8 +71,3 @@ def test_a_file_with_other_keys(tmp_path):
 def test_a_file_of_another_size(vqkd_file):
     with pytest.raises(ValueError, match='of another shape: quantize'):
         VQKDGenerator(vqkd_file, **dict(SIZES, num_embed=32))
-
-
-def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none\.pth'):
-        VQKDGenerator(str(tmp_path / 'none.pth'), **SIZES)
