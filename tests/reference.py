@@ -1,4 +1,4 @@
-"""Token grouping by plain loops in float64, one pair at a time.
+"""Token grouping and position tables by plain loops in float64.
 
 Written from the description of the methods, on merged features, and without
 anything of mmdtm: what the package computes faster must come out the same.
@@ -7,6 +7,7 @@ anything of mmdtm: what the package computes faster must come out the same.
 import math
 
 import numpy as np
+from scipy.interpolate import RectBivariateSpline
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -87,3 +88,39 @@ def labels_of(groups, count):
             labels[position] = label
     assert None not in labels
     return labels
+
+
+def stretched_offsets(source: int, target: int) -> list[float]:
+    """BEiT's source coordinates, one offset after the other."""
+    left, right = 1.01, 1.5
+    while right - left > 1e-6:
+        q = (left + right) / 2
+        reach = sum(q**i for i in range(source // 2))
+        left, right = (left, q) if reach > target // 2 else (q, right)
+    positive, at = [], 0.0
+    for i in range(source // 2):
+        at += q**i
+        positive.append(at)
+    return [-x for x in reversed(positive)] + [0.0] + positive
+
+
+def resize_by_splines(table: np.ndarray, source: tuple, target: tuple) -> np.ndarray:
+    """BEiT's resize of a position table: one head after the other, by SciPy."""
+    rows, cols = 2 * source[0] - 1, 2 * source[1] - 1
+    new_rows, new_cols = 2 * target[0] - 1, 2 * target[1] - 1
+    heads = []
+    for head in range(table.shape[1]):
+        patches = table[:-3, head].reshape(rows, cols)
+        spline = RectBivariateSpline(
+            stretched_offsets(rows, new_rows),
+            stretched_offsets(cols, new_cols),
+            patches,
+            kx=3,
+            ky=3,
+            s=0,
+        )
+        new = spline(
+            np.arange(new_rows) - new_rows // 2, np.arange(new_cols) - new_cols // 2
+        )
+        heads.append(np.concatenate([new.ravel(), table[-3:, head]]))
+    return np.stack(heads, axis=1)

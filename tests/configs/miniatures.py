@@ -5,7 +5,7 @@ the pixels which label belongs to it.
 """
 
 import json
-import struct
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -131,66 +131,23 @@ def _inaturalist(root: Path, parts: dict[str, tuple[str, str]]) -> None:
         )
 
 
-def inat2018(root: Path) -> None:
-    _inaturalist(
-        root,
-        dict(
-            train=('train2018.json', 'train_val2018'),
-            test=('val2018.json', 'train_val2018'),
-        ),
-    )
+def inat2018(root: Path, year: int = 2018) -> None:
+    folder = f'train_val{year}'
+    files = {
+        'train': (f'train{year}.json', folder),
+        'test': (f'val{year}.json', folder),
+    }
+    _inaturalist(root, files)
 
 
 def inat2019(root: Path) -> None:
-    _inaturalist(
-        root,
-        dict(
-            train=('train2019.json', 'train_val2019'),
-            test=('val2019.json', 'train_val2019'),
-        ),
-    )
+    inat2018(root, 2019)
 
 
 def inat2021(root: Path) -> None:
     _inaturalist(
         root, dict(train=('train_mini.json', 'train_mini'), test=('val.json', 'val'))
     )
-
-
-def python2_pickle(value) -> bytes:
-    """Pickles as Python 2 and numpy 1 did, with which CIFAR was made.
-
-    Python 3 writes strings and arrays otherwise, so the opcodes are spelled out.
-    """
-
-    def string(raw: bytes) -> bytes:
-        return b'T' + struct.pack('<i', len(raw)) + raw
-
-    def number(value: int) -> bytes:
-        return b'J' + struct.pack('<i', value)
-
-    def encode(value) -> bytes:
-        if isinstance(value, dict):
-            items = b''.join(encode(k) + encode(v) for k, v in value.items())
-            return b'}(' + items + b'u'
-        if isinstance(value, list):
-            return b'](' + b''.join(map(encode, value)) + b'e'
-        if isinstance(value, str):
-            return string(value.encode())
-        if isinstance(value, int):
-            return number(value)
-        rows, columns = value.shape
-        return (
-            b'cnumpy.core.multiarray\n_reconstruct\n'
-            + b'(cnumpy\nndarray\n' + number(0) + b'\x85' + string(b'b') + b'tR'
-            + b'(' + number(1) + number(rows) + number(columns) + b'\x86'
-            + b'cnumpy\ndtype\n(' + string(b'u1') + number(0) + number(1) + b'tR'
-            + b'(' + number(3) + string(b'|') + b'NNN'
-            + number(-1) + number(-1) + number(0) + b'tb'
-            + b'\x89' + string(value.tobytes()) + b'tb'
-        )  # fmt: skip
-
-    return b'\x80\x02' + encode(value) + b'.'
 
 
 def _cifar_batch(count: int, label_key: str, **more) -> dict:
@@ -209,9 +166,9 @@ def cifar10(root: Path) -> None:
     folder.mkdir(parents=True)
     for i in range(1, 6):
         batch = _cifar_batch(1, 'labels', batch_label=f'training batch {i} of 5')
-        (folder / f'data_batch_{i}').write_bytes(python2_pickle(batch))
+        (folder / f'data_batch_{i}').write_bytes(pickle.dumps(batch, 2))
     batch = _cifar_batch(2, 'labels', batch_label='testing batch 1 of 1')
-    (folder / 'test_batch').write_bytes(python2_pickle(batch))
+    (folder / 'test_batch').write_bytes(pickle.dumps(batch, 2))
 
 
 def cifar100(root: Path) -> None:
@@ -219,7 +176,7 @@ def cifar100(root: Path) -> None:
     folder.mkdir(parents=True)
     for part, count in SPLITS.items():
         batch = _cifar_batch(count, 'fine_labels', coarse_labels=[19] * 4 * count)
-        (folder / part).write_bytes(python2_pickle(batch))
+        (folder / part).write_bytes(pickle.dumps(batch, 2))
 
 
 # Config, its miniature, and the images of its training and test split.

@@ -14,7 +14,6 @@ from miniatures import (
     PALETTE,
     cifar10,
     cifar100,
-    cub,
     inat2018,
     nabirds,
     stanford_dogs,
@@ -129,31 +128,11 @@ def run_config(name: str, tmp_path: Path) -> Config:
     return cfg
 
 
-def test_an_epoch_through_the_runner(tmp_path):
-    cifar10(tmp_path / 'data')
-    runner = build_runner(run_config('dtm_vit-b_100e_cifar10', tmp_path))
-    runner.train()
-    metrics = runner.val_loop.run()
-    assert runner.iter == 20 // 4
-    assert 0 <= metrics['accuracy/top1'] <= metrics['accuracy/top5'] <= 100
-
-
 def test_part_of_the_classes_is_noticed(tmp_path):
     stanford_dogs(tmp_path / 'data')
     runner = build_runner(run_config('dtm_vit-b_100e_stanford-dogs', tmp_path))
     with pytest.raises(ValueError, match='have 4 classes, and .*model.head 120'):
         runner.train()
-
-
-def test_truncated_image_is_skipped_and_named(tmp_path):
-    cub(tmp_path)
-    cfg = load('dtm_vit-b_100e_cub200', tmp_path)
-    cfg.train_dataloader.dataset.max_bad_fraction = 0.1
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    bad = Path(dataset.get_data_info(5)['img_path'])
-    bad.write_bytes(bad.read_bytes()[:400])
-    assert len([dataset[i] for i in range(12)]) == 12
-    assert dataset.num_bad == 1
 
 
 def test_class_names(tmp_path):

@@ -2,39 +2,10 @@
 
 import pytest
 from mmengine.logging import MMLogger
-from mmpretrain.registry import DATASETS
-from tiny_run import draw_images
 from torch.utils.data import DataLoader
 
-import mmdtm.plugin  # noqa: F401
 from mmdtm.datasets import bad_images
 from mmdtm.datasets.transforms import BadImageError
-
-PIPELINE = [dict(type='LoadWholeImage'), dict(type='PackInputs')]
-
-
-def build(root, **kwargs):
-    return DATASETS.build(
-        dict(
-            type='UnlabeledImages',
-            data_root=str(root),
-            data_prefix='train',
-            pipeline=PIPELINE,
-            serialize_data=False,
-            **kwargs,
-        )
-    )
-
-
-def paths(dataset) -> list[str]:
-    return [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-
-
-@pytest.fixture
-def root(tmp_path):
-    """8 images."""
-    draw_images(tmp_path, classes=2, each=4)
-    return tmp_path
 
 
 @pytest.fixture
@@ -60,7 +31,9 @@ def log(tmp_path):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_bad_images_are_named_once_counted_and_replaced(root, spoil, log, workers):
+def test_bad_images_are_named_once_counted_and_replaced(
+    root, spoil, log, workers, build, paths
+):
     bad = spoil(3)
     dataset = build(root, max_bad_fraction=0.5)
     loader = DataLoader(dataset, num_workers=workers, batch_size=None)
@@ -78,7 +51,7 @@ def test_bad_images_are_named_once_counted_and_replaced(root, spoil, log, worker
     assert 'Bad so far: 3 of 8 images' in text
 
 
-def test_too_many_bad_images_are_an_error(root, spoil):
+def test_too_many_bad_images_are_an_error(root, spoil, build):
     bad = spoil(3)
     dataset = build(root, max_bad_fraction=0.25)
     with pytest.raises(OSError, match='3 of 8 images are bad.*0.25') as error:
@@ -87,7 +60,9 @@ def test_too_many_bad_images_are_an_error(root, spoil):
     assert error.type is OSError, 'which a worker process can hand on'
 
 
-def test_each_of_several_processes_counts_what_it_reads(root, spoil, monkeypatch):
+def test_each_of_several_processes_counts_what_it_reads(
+    root, spoil, monkeypatch, build, paths
+):
     spoil(2)
     monkeypatch.setattr(bad_images, 'get_world_size', lambda: 4)
     dataset = build(root, max_bad_fraction=0.6)
@@ -99,27 +74,27 @@ def test_each_of_several_processes_counts_what_it_reads(root, spoil, monkeypatch
     assert dataset[1]['data_samples'].img_path == paths(dataset)[2]
 
 
-def test_one_bad_image_of_few_is_no_error(root, spoil):
+def test_one_bad_image_of_few_is_no_error(root, spoil, build, paths):
     spoil(1)
     dataset = build(root)
     assert dataset[0]['data_samples'].img_path in paths(dataset)[1:]
     assert dataset.num_bad == 1
 
 
-def test_nothing_but_bad_images_ends(tmp_path):
+def test_nothing_but_bad_images_ends(tmp_path, build):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train/0.JPEG').write_bytes(b'')
     with pytest.raises(OSError, match='1 of 1 images are bad'):
         build(tmp_path, max_bad_fraction=1.0)[0]
 
 
-def test_evaluation_takes_no_replacement(root, spoil):
+def test_evaluation_takes_no_replacement(root, spoil, build):
     (bad,) = spoil(1)
     with pytest.raises(BadImageError, match=bad):
         build(root, test_mode=True)[0]
 
 
 @pytest.mark.parametrize('fraction', [-0.1, 1.5])
-def test_share_out_of_range(root, fraction):
+def test_share_out_of_range(root, fraction, build):
     with pytest.raises(ValueError, match='max_bad_fraction'):
         build(root, max_bad_fraction=fraction)

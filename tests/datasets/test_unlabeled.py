@@ -4,38 +4,10 @@ import os
 
 import pytest
 from mmengine.logging import MMLogger
-from mmpretrain.registry import DATASETS
 from PIL import Image
-from tiny_run import draw_images
-
-import mmdtm.plugin  # noqa: F401
-
-PIPELINE = [dict(type='LoadWholeImage'), dict(type='PackInputs')]
 
 
-def build(root, **kwargs):
-    cfg = dict(
-        type='UnlabeledImages',
-        data_root=str(root),
-        data_prefix='train',
-        pipeline=PIPELINE,
-        serialize_data=False,
-    )
-    return DATASETS.build(cfg | kwargs)
-
-
-def paths(dataset) -> list[str]:
-    return [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-
-
-@pytest.fixture
-def root(tmp_path):
-    """8 images."""
-    draw_images(tmp_path, classes=2, each=4)
-    return tmp_path
-
-
-def test_finds_images_wherever_they_are(tmp_path):
+def test_finds_images_wherever_they_are(tmp_path, build, paths):
     image = Image.new('RGB', (8, 8))
     names = ['b/2.JPEG', 'b/deep/er/1.png', 'a/1.jpg', 'top.jpeg']
     for name in names:
@@ -48,7 +20,7 @@ def test_finds_images_wherever_they_are(tmp_path):
     assert dataset[0]['inputs'].shape == (3, 8, 8)
 
 
-def test_list_of_paths_spares_the_scan(root):
+def test_list_of_paths_spares_the_scan(root, build, paths):
     (root / 'list.txt').write_text('c1/2.JPEG\nc0/0.JPEG\n')
     dataset = build(root, ann_file='list.txt')
     assert paths(dataset) == [
@@ -57,7 +29,7 @@ def test_list_of_paths_spares_the_scan(root):
     ]
 
 
-def test_missing_and_empty_folders_are_named(tmp_path):
+def test_missing_and_empty_folders_are_named(tmp_path, build):
     with pytest.raises(FileNotFoundError, match=f'{tmp_path}/train is missing.*JPEG'):
         build(tmp_path)
     (tmp_path / 'train/c0').mkdir(parents=True)
@@ -66,7 +38,9 @@ def test_missing_and_empty_folders_are_named(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['UnlabeledImages', 'ImageFolder'])
-def test_what_would_hang_or_loop_is_left_out_by_name(root, tmp_path, kind):
+def test_what_would_hang_or_loop_is_left_out_by_name(
+    root, tmp_path, build, paths, kind
+):
     """Regular files behind links are found; each odd entry is named in the log."""
     folder = root / 'train/c0'
     expected = sorted(map(str, root.glob('train/*/*')))

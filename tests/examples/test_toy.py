@@ -302,16 +302,6 @@ def test_clip_without_data_says_how_to_draw_it(tmp_path):
         clip.train(tmp_path, 1)
 
 
-def test_baseline_differs_in_its_morphing_alone():
-    dtm, baseline = (
-        Config.fromfile(CONFIGS / f'{name}_vit-toy.py').to_dict()
-        for name in ('dtm', 'token-wise')
-    )
-    assert dtm['model'].pop('morphing')['type'] == 'BipartiteMorphing'
-    assert baseline['model'].pop('morphing') == dict(type='IdentityMorphing')
-    assert dtm == baseline
-
-
 @pytest.mark.parametrize('name', ['dtm', 'token-wise'])
 def test_pretraining_config_takes_a_step(world, teacher, name):
     cfg = Config.fromfile(CONFIGS / f'{name}_vit-toy.py')

@@ -56,7 +56,6 @@ def test_forward__gives_one_assignment_per_level():
     morphing = Recording(levels=3, seed=5)
     assignments = morphing(made_tokens().requires_grad_())
     assert len(assignments) == 3
-    assert all(isinstance(a, TokenAssignment) for a in assignments)
     assert morphing.draws == [Draw(5, 0, level, 0) for level in range(3)]
 
 
@@ -149,8 +148,6 @@ def test_every_morphing__gives_one_valid_assignment_per_level(cfg):
         assert len(assignments) == morphing.levels
         for assignment in assignments:
             assert assignment.labels.shape == (3, 36)
-            assert assignment.labels.dtype == torch.int64
-            assert not assignment.labels.requires_grad
             assert assignment.sizes().min() >= 1
 
 

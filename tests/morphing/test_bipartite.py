@@ -93,21 +93,13 @@ def test_enough_iterations__give_one_token():
         assert not assignment.labels.any()
 
 
-@pytest.mark.parametrize('schedule', [(), (0,), (0, 0, 0)])
-def test_nothing_to_merge__is_the_identity(schedule):
-    assignment = bipartite_matching(made_tokens(2, 5, 3, 0), schedule)
-    assert assignment.labels.tolist() == [[0, 1, 2, 3, 4]] * 2
-    assert assignment.num_morphed == 5
-
-
-@pytest.mark.parametrize('partition', ['alternate', 'random'])
-def test_permuted_batch__permutes_the_groups(partition):
+def test_random_partition__is_the_same_for_every_image():
     tokens = made_tokens(6, 31, 5, seed=1)
     permutation = torch.tensor([3, 1, 5, 0, 4, 2])
 
     def labels(tokens):
         generator = torch.Generator().manual_seed(4)
-        return bipartite_matching(tokens, (9, 5, 4), partition, generator).labels
+        return bipartite_matching(tokens, (9, 5, 4), 'random', generator).labels
 
     assert torch.equal(labels(tokens[permutation]), labels(tokens)[permutation])
 
@@ -213,11 +205,10 @@ def test_autocast__does_not_lower_the_precision():
     assert torch.equal(labels, expected)
 
 
-def test_tokens__are_left_alone_and_get_no_gradient():
-    tokens = made_tokens(2, 12, 4, seed=0).requires_grad_()
-    before = tokens.detach().clone()
-    assignment = bipartite_matching(tokens, (3, 3))
-    assert not assignment.labels.requires_grad
+def test_tokens__are_left_alone():
+    tokens = made_tokens(2, 12, 4, seed=0)
+    before = tokens.clone()
+    bipartite_matching(tokens, (3, 3))
     assert torch.equal(tokens, before)
 
 

@@ -53,18 +53,15 @@ def test_equal_tokens__leave_no_cluster_empty():
     assert labels.tolist() == [[0, 1, 2, 3] + [0] * 46]
 
 
+def test_five_neighbors__are_the_default():
+    x = torch.randn(3, 12, 4)
+    assert torch.equal(dpc_knn(x, 5).labels, dpc_knn(x, 5, num_neighbors=5).labels)
+
+
 @pytest.mark.parametrize('count', [1, 4])
 def test_as_many_clusters_as_tokens__is_the_identity(count):
     labels = dpc_knn(torch.randn(2, count, 3), count).labels
     assert labels.tolist() == [list(range(count))] * 2
-
-
-def test_permuted_batch__permutes_the_clusters():
-    x = torch.randn(3, 12, 4)
-    assert torch.equal(dpc_knn(x, 5).labels, dpc_knn(x, 5, num_neighbors=5).labels)
-    permutation = torch.tensor([2, 0, 1])
-    labels = dpc_knn(x, 5).labels
-    assert torch.equal(dpc_knn(x[permutation], 5).labels, labels[permutation])
 
 
 def test_compile__gives_the_same_in_one_graph():

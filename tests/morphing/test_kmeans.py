@@ -112,14 +112,6 @@ def test_first_centres__are_distinct_tokens_by_the_generator():
     assert torch.equal(labels(0), kmeans(x, 6, 1, init=init).labels)
 
 
-def test_permuted_batch__permutes_the_clusters():
-    x, init = made_tokens(4, 20, 3), made_tokens(4, 5, 3, seed=1)
-    permutation = torch.tensor([2, 0, 3, 1])
-    labels = kmeans(x, 5, 4, init=init).labels
-    permuted = kmeans(x[permutation], 5, 4, init=init[permutation]).labels
-    assert torch.equal(permuted, labels[permutation])
-
-
 def test_autocast__does_not_lower_the_precision():
     x = made_tokens(8, 196, 16, dtype=torch.float32)
     init = F.normalize(made_tokens(8, 60, 16, seed=1, dtype=torch.float32), dim=2)
@@ -167,11 +159,6 @@ def test_compile__gives_the_same_in_one_graph():
 
     compiled = torch.compile(group, backend='eager', fullgraph=True)
     assert torch.equal(compiled(x, init), group(x, init))
-
-
-def test_gradient__does_not_flow():
-    x = made_tokens(1, 8, 3).requires_grad_()
-    assert not kmeans(x, 3, 2).labels.requires_grad
 
 
 @pytest.mark.parametrize(

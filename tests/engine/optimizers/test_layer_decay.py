@@ -179,7 +179,7 @@ def test_groups__one_per_rate_and_weight_decay():
     assert kinds == [(rate, decay) for rate in rates for decay in (0, 0.05)]
     # Pre-training has one rate: AdamW then updates all tensors in two sweeps.
     groups = optim_wrapper(classifier(), decay=1).optimizer.param_groups
-    assert [group['weight_decay'] for group in groups] == [0, 0.05]
+    assert [(g['lr'], g['weight_decay']) for g in groups] == [(1e-3, 0), (1e-3, 0.05)]
 
 
 def test_schedulers__as_with_one_group_per_parameter():
@@ -238,13 +238,6 @@ def test_distributed_wrapper__is_looked_through(tmp_path):
         )
     finally:
         torch.distributed.destroy_process_group()
-
-
-def test_rate_one__is_plain_adamw():
-    model = classifier()
-    assert {
-        rate for rate, _ in settings(model, optim_wrapper(model, decay=1)).values()
-    } == {1e-3}
 
 
 def test_other_backbones_that_know_depths():
