@@ -86,8 +86,8 @@ PAIRS = [
             'model.backbone.type',
             'model.backbone.out_type',
             'model.backbone.final_norm',
-            'train_dataloader.dataset.pipeline.4',  # no mask
-            'train_dataloader.dataset.pipeline.5',
+            'train_dataloader.dataset.pipeline.3',  # no mask
+            'train_dataloader.dataset.pipeline.4',
         ],
     ),
 ]
