@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 # A ViT and a CLIP for images of 64 pixels in 4 x 4 patches of 16.
@@ -38,6 +39,14 @@ def dtm_config() -> dict:
             morphing=dict(type='BipartiteMorphing', num_iters=(1, 4), seed=0),
         )
     )
+
+
+def shake(model: torch.nn.Module, std: float = 0.1) -> torch.nn.Module:
+    """Move all weights away from their initialisation, which may be zeros or ones."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * std)
+    return model
 
 
 def draw_classes(

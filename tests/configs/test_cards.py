@@ -13,7 +13,7 @@ OURS = [name for name in ALL if name.startswith('configs/')]
 
 
 @pytest.mark.parametrize('name', OURS)
-def test_card(name):
+def test_a_card_names_its_config_and_what_follows(name):
     card = read_card(ROOT / name)
     assert name in card.command.split(), 'the command names another config'
     for command in ('Test', 'Grid'):

@@ -49,7 +49,7 @@ class Student(nn.Module):
             self.head = MODELS.build(dict(head, out_channels=512))
 
 
-def test_architecture(size):
+def test_the_architecture_is_table_12s(size):
     width, depth, heads, ffn, scale = TABLE_12[size]
     student = Student(load(f'dtm_vit-{size}_300e'))
     vit = student.backbone
@@ -82,7 +82,7 @@ def test_layer_scale_start():
     assert torch.equal(vit.layers[0].gamma_1, torch.full((48,), 1e-5))
 
 
-def test_optimizer(size):
+def test_the_optimizer_is_table_12s(size):
     cfg = load(f'dtm_vit-{size}_300e')
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=3.0)
     student = Student(cfg)
@@ -144,7 +144,7 @@ def test_the_pilot_of_the_learning_rate_has_all_four_readings():
         assert pilot[name] == ours[name]
 
 
-def test_pipeline():
+def test_the_pipeline_is_table_12s():
     cfg = load('dtm_vit-b_300e')
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     order = list(steps)
@@ -178,7 +178,7 @@ def test_teacher_morphing_and_loss(size):
     assert abs(np.mean(morphed) - 98.5) < 3
 
 
-def test_the_release(size):
+def test_the_release_is_the_authors_recipe(size):
     cfg = load(f'release/dtm_vit-{size}_300e')
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     assert list(steps) == [

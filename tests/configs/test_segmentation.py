@@ -313,7 +313,7 @@ def test_padding_does_not_shift_the_prediction(tmp_path):
     torch.testing.assert_close(sample.seg_logits.data, logits[0, :, :, :88])
 
 
-def test_users_own_mmseg_config(tmp_path):
+def test_a_config_of_mmsegs_own_takes_the_backbone(tmp_path):
     """As docs/segmentation.md: mmseg's own PSPHead over mmpretrain.DTMViT."""
     draw_ade(tmp_path / 'data')
     small = small_run(tmp_path / 'data', tmp_path)

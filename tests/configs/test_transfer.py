@@ -135,7 +135,7 @@ def test_part_of_the_classes_is_noticed(tmp_path):
         runner.train()
 
 
-def test_class_names(tmp_path):
+def test_class_names_are_the_publishers(tmp_path):
     nabirds(tmp_path / 'nabirds')
     birds = load('dtm_vit-b_100e_nabirds', tmp_path / 'nabirds')
     names = DATASETS.build(birds.val_dataloader.dataset).CLASSES
@@ -190,7 +190,7 @@ def test_hostile_cifar_pickle_never_runs(tmp_path):
 
 
 @pytest.mark.parametrize('keep', [0, 100, 5000])
-def test_cifar_cut_off(tmp_path, keep):
+def test_a_cut_off_cifar_file_is_named(tmp_path, keep):
     cifar10(tmp_path)
     path = tmp_path / 'cifar-10-batches-py/test_batch'
     path.write_bytes(path.read_bytes()[:keep])
@@ -199,7 +199,7 @@ def test_cifar_cut_off(tmp_path, keep):
         DATASETS.build(cfg.train_dataloader.dataset)
 
 
-def test_nabirds_files_that_do_not_fit_together(tmp_path):
+def test_nabirds_files_that_do_not_fit_together_are_named(tmp_path):
     nabirds(tmp_path)
     cfg = load('dtm_vit-b_100e_nabirds', tmp_path)
     split = tmp_path / 'train_test_split.txt'
@@ -212,7 +212,7 @@ def test_nabirds_files_that_do_not_fit_together(tmp_path):
         DATASETS.build(cfg.train_dataloader.dataset)
 
 
-def test_dogs_list_that_is_none(tmp_path):
+def test_a_list_of_dogs_that_is_no_matlab_file_is_named(tmp_path):
     stanford_dogs(tmp_path)
     (tmp_path / 'train_list.mat').write_bytes(b'not MATLAB at all')
     cfg = load('dtm_vit-b_100e_stanford-dogs', tmp_path)
@@ -220,7 +220,7 @@ def test_dogs_list_that_is_none(tmp_path):
         DATASETS.build(cfg.train_dataloader.dataset)
 
 
-def test_inaturalist_annotations_that_are_none(tmp_path):
+def test_damaged_inaturalist_annotations_are_named(tmp_path):
     inat2018(tmp_path)
     cfg = load('dtm_vit-b_100e_inat2018', tmp_path)
     path = tmp_path / 'train2018.json'

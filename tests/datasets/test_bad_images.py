@@ -95,6 +95,6 @@ def test_evaluation_takes_no_replacement(root, spoil, build):
 
 
 @pytest.mark.parametrize('fraction', [-0.1, 1.5])
-def test_share_out_of_range(root, fraction, build):
+def test_a_share_out_of_range_is_refused(root, fraction, build):
     with pytest.raises(ValueError, match='max_bad_fraction'):
         build(root, max_bad_fraction=fraction)

@@ -27,7 +27,7 @@ def test_every_draw_masks_exactly_78_of_196():
 
 
 @pytest.mark.parametrize('tenths', range(1, 10))
-def test_ratios(tenths):
+def test_every_ratio_masks_its_share_exactly(tenths):
     generator = BlockMaskGenerator((14, 10), mask_ratio=tenths / 10)
     for _ in range(200):
         assert generator.draw().sum() == 14 * tenths
@@ -42,7 +42,7 @@ def test_masks_are_blocks():
     assert pairs > 1.7 * scattered
 
 
-def test_aspect_and_area_limits():
+def test_blocks_keep_to_their_aspect_and_area():
     generator = BlockMaskGenerator(14, 0.4, min_num_patches=4, min_aspect=0.5)
     nothing = np.zeros((14, 14), dtype=bool)
     for _ in range(500):

@@ -27,7 +27,7 @@ def test_classes_and_ignored_pixels_pass(tmp_path):
     assert read(tmp_path / 'a.png')['gt_seg_map'].tolist() == [[255, 0], [149, 255]]
 
 
-def test_values_beyond_the_classes(tmp_path):
+def test_values_beyond_the_classes_are_named(tmp_path):
     mask = np.array([[0, 151, 151, 253]], dtype=np.uint8)
     Image.fromarray(mask).save(tmp_path / 'a.png')
     with pytest.raises(

@@ -24,7 +24,7 @@ def test_work_dir_is_given_or_configured_or_named_after_the_config(tmp_path):
     assert parse(tmp_path, "work_dir = 'own'", '--work-dir', 'cli').work_dir == 'cli'
 
 
-def test_cfg_options(tmp_path):
+def test_cfg_options_change_the_config(tmp_path):
     options = ('--cfg-options', 'a.b=2', 'c=[3,4]')
     cfg = parse(tmp_path, 'a = dict(b=1)', *options)
     assert cfg.a.b == 2 and cfg.c == [3, 4]
@@ -128,7 +128,7 @@ def touch(folder: Path, *names: str) -> None:
         os.utime(folder / name, (age, age))
 
 
-def test_checkpoint_of_a_folder(tmp_path):
+def test_the_checkpoint_of_a_folder_is_its_last(tmp_path):
     run, moved = tmp_path / 'run', tmp_path / 'moved'
     touch(run, 'epoch_1.pth', 'iter_9.pth', 'epoch_2.pth', 'best_top1_epoch_1.pth')
     (run / 'last_checkpoint').write_text(f'{run}/epoch_1.pth')
@@ -146,7 +146,7 @@ def test_checkpoint_of_a_folder(tmp_path):
     assert launch.find_checkpoint(address) == address
 
 
-def test_folder_without_a_checkpoint(tmp_path):
+def test_a_folder_without_a_checkpoint_is_named(tmp_path):
     touch(tmp_path / 'run', 'epoch_1.pth.tmp', 'best_top1_epoch_1.pth')
     for place in ('run', 'nowhere'):
         with pytest.raises(FileNotFoundError, match=f'no checkpoint in {tmp_path}/'):

@@ -64,8 +64,7 @@ def test_probe_learns_from_one_split_and_tests_on_the_other(tmp_path):
     train, val = loader(tmp_path, 'train'), loader(tmp_path, 'val')
     result = probe_features(Mean(), train, val, k=3)
     assert result['knn_top1'] == result['linear_top1'] == 100
-    # Seconds that passed, and not none.
-    assert all(0 < result[name] < 60 for name in ('features_s', 'knn_s', 'linear_s'))
+    assert all(result[name] > 0 for name in ('features_s', 'knn_s', 'linear_s'))
 
 
 def test_wrong_answers_are_counted(tmp_path):
@@ -95,7 +94,7 @@ def test_images_per_class_keeps_the_first_of_each(tmp_path):
         loader(tmp_path, 'train', 0)
 
 
-def test_pool():
+def test_patch_tokens_are_averaged_and_normalised_and_vectors_kept():
     tokens = torch.randn(2, 1 + 6, 5)
     mean = F.layer_norm(tokens[:, 1:].mean(1), (5,), eps=1e-6)
     torch.testing.assert_close(pool((tokens * 9, tokens), 1), mean)

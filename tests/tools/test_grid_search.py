@@ -228,21 +228,6 @@ def test_failed_runs_are_reported_and_the_rest_goes_on(stub, search):
     assert log.read_text().count('$ ') == 2  # both attempts are kept
 
 
-def test_a_larger_grid_keeps_what_is_finished(stub, search):
-    assert search(lr='0.1')[0] == 0
-    assert search(lr='0.2')[0] == 0
-    assert '2 of 3 runs are finished.' in search(lr='0.1 0.2 0.3')[1]
-    assert attempts(stub, 'new') == ['lr0.1', 'lr0.2', 'lr0.3']
-
-
-def test_several_at_once(stub, search):
-    assert search('--jobs', '3', env=dict(STUB_SECONDS='1'))[0] == 0
-    lines = (stub / 'tools/attempts.txt').read_text().splitlines()
-    times = [(float(line.split()[2]), line.split()[1]) for line in lines]
-    order = [kind for _, kind in sorted(times)]
-    assert order == ['new'] * 3 + ['end'] * 3
-
-
 def test_another_config_is_refused(stub, search):
     assert search(lr='0.1')[0] == 0
     status, _, err = search('--cfg-options', 'train_cfg.max_epochs=3', lr='0.1')
@@ -264,7 +249,7 @@ def test_another_config_is_refused(stub, search):
         ('', 'nothing to search'),
     ],
 )
-def test_values_that_are_none(stub, search, lr, message):
+def test_values_that_are_not_numbers_are_named(stub, search, lr, message):
     status, _, err = search(lr=lr)
     assert status == 2 and message in err
     assert not (stub / 'search').exists()
@@ -278,7 +263,7 @@ def test_the_rest_of_the_grid_goes_on(stub, search):
     assert status == 1  # not all that was asked for
 
 
-def test_configs_that_cannot_be_searched(stub, search):
+def test_configs_that_cannot_be_searched_are_named(stub, search):
     config = stub / 'config.py'
     config.write_text("val_evaluator = dict(type='Accuracy')")
     assert 'no optim_wrapper.optimizer' in search()[2]
@@ -289,7 +274,7 @@ def test_configs_that_cannot_be_searched(stub, search):
     assert status == 1 and 'config.py: no such config.' in err
 
 
-def test_commands(stub, search):
+def test_a_dry_run_prints_the_commands(stub, search):
     """What --dry-run prints is what train.py, dist_train.sh, slurm_train.sh take."""
     options = ['--cfg-options', 'model.checkpoint=my file.pth', 'a.b=[1,2]']
     (line,) = search('--dry-run', '--seeds', '7', *options, lr='1e-05')[1].splitlines()
@@ -318,7 +303,7 @@ def test_commands(stub, search):
     assert '--partition' in search('--launcher', 'slurm')[2]
 
 
-def test_slurm_jobs(stub, search):
+def test_slurm_jobs_run_through_srun(stub, search):
     """Through slurm_train.sh and an srun that runs what it is given."""
     srun = stub / 'bin/srun'
     srun.parent.mkdir()
@@ -372,7 +357,7 @@ train_cfg = dict(by_epoch=True, max_epochs=2)
 """
 
 
-def test_real_training(tmp_path):
+def test_a_real_training_is_searched_and_reported(tmp_path):
     """One run through mmdtm's own tools/train.py."""
     for label, grey in (('dark', 30), ('light', 220)):
         for n in range(6):

@@ -75,13 +75,13 @@ def segmentor(tmp_path):
     return config, tmp_path / 'always_1.pth', '--work-dir', tmp_path / 'run'
 
 
-def test_metrics_of_a_classifier(tmp_path, classifier):
+def test_a_classifiers_metrics_are_written(tmp_path, classifier):
     out = tmp_path / 'metrics.json'
     run_tool('test.py', *classifier, '--out', out)
     assert json.loads(out.read_text()) == {'accuracy/top1': 50.0}
 
 
-def test_predictions_and_pictures_of_a_classifier(tmp_path, classifier):
+def test_a_classifiers_predictions_and_pictures_are_written(tmp_path, classifier):
     out, show = tmp_path / 'predictions.pkl', tmp_path / 'show'
     run_tool('test.py', *classifier, '--out', out, '--show-dir', show, '--interval', 4)
     predictions = pickle.loads(out.read_bytes())
@@ -90,7 +90,7 @@ def test_predictions_and_pictures_of_a_classifier(tmp_path, classifier):
     assert {path.name[0] for path in show.glob('*.png')} == {'0', '4'}
 
 
-def test_metrics_and_pictures_of_a_segmentor(tmp_path, segmentor):
+def test_a_segmentors_metrics_and_pictures_are_written(tmp_path, segmentor):
     out, show = tmp_path / 'metrics.json', tmp_path / 'show'
     run_tool('test.py', *segmentor, '--out', out, '--show-dir', show)
     metrics = json.loads(out.read_text())
@@ -103,7 +103,9 @@ def test_metrics_and_pictures_of_a_segmentor(tmp_path, segmentor):
     assert (pixels[..., 0] > pixels[..., 2] + 50).any()
 
 
-def test_test_time_augmentation(tmp_path, segmentor):
+def test_test_time_augmentation_needs_its_config_and_keeps_the_metrics(
+    tmp_path, segmentor
+):
     config, *rest = segmentor
     with pytest.raises(ValueError, match='no tta_model and tta_pipeline'):
         run_tool('test.py', config, *rest, '--tta')

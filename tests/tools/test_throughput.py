@@ -27,7 +27,6 @@ def test_all_rows_of_table_11_in_one_run(tmp_path, capsys):
     ]
     for row in results['rows']:
         assert abs(row['images_per_second'] * row['seconds_per_step'] - 3) < 1e-6
-        assert row['relative_throughput'] > 0
     assert results['rows'][-1]['relative_throughput'] == 1
     assert 'median of 2 steps' in capsys.readouterr().out
     # Beside the baseline each row is compared with the paper's share of its speed.

@@ -74,7 +74,7 @@ def test_resume_without_a_checkpoint_says_where_and_what_to_do(tmp_path):
     assert not empty.exists(), 'nothing was started'
 
 
-def test_auto_scale_lr(tmp_path):
+def test_auto_scale_lr_scales_by_the_batch(tmp_path):
     config = write_config(tmp_path, 'auto_scale_lr = dict(base_batch_size=16)')
     args = ('--no-validate', '--cfg-options', 'train_cfg.max_epochs=1')
     run_tool(
@@ -90,7 +90,7 @@ def test_auto_scale_lr_needs_a_batch_size(tmp_path):
 
 
 @pytest.mark.parametrize('validate', [True, False])
-def test_no_validate(tmp_path, validate):
+def test_no_validate_leaves_the_validation_out(tmp_path, validate):
     config = write_config(tmp_path)
     run_tool(
         'train.py',
@@ -114,7 +114,7 @@ def test_amp_is_taken_back_without_gpu_with_one_warning(tmp_path):
     assert (tmp_path / 'run/epoch_1.pth').exists()
 
 
-def test_processes_on_cpu(tmp_path):
+def test_two_processes_train_on_a_cpu_and_one_goes_on(tmp_path):
     """Two processes train, one goes on: AMP and SyncBN are off, said once."""
     config = write_config(tmp_path)
     args = (config, 2, '--work-dir', tmp_path / 'run', '--cfg-options')
@@ -139,7 +139,7 @@ def fake(path: Path) -> Path:
     return path
 
 
-def test_dist_train_arguments(tmp_path):
+def test_dist_train_hands_its_arguments_on(tmp_path):
     python = str(fake(tmp_path / 'python'))
     cores = len(os.sched_getaffinity(0))
     env = dict(PYTHON=python, OMP_NUM_THREADS='', MKL_NUM_THREADS='')
@@ -161,7 +161,7 @@ def test_dist_train_arguments(tmp_path):
     assert '--nnodes=2 --node_rank=1 --master_addr=node0 --master_port=1234' in out
 
 
-def test_slurm_train_arguments(tmp_path):
+def test_slurm_train_hands_its_arguments_on(tmp_path):
     fake(tmp_path / 'srun')
     env = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='4', PYTHON='python3')
     args = ('part', 'job', 'c.py', 'work', '--amp')

@@ -36,25 +36,25 @@ def test_what_fits_passes():
     DataCheckHook().before_run(run(test=dataset(ABC)))
 
 
-def test_other_classes_in_another_split():
+def test_other_classes_in_another_split_are_named():
     val = dataset(['ant', 'bee', 'elk'], 'data/val')
     with pytest.raises(ValueError, match=r"data/train and data/val.*'cow'.*'elk'"):
         DataCheckHook().before_run(run(dataset(ABC), val))
 
 
-def test_another_order():
+def test_classes_in_another_order_are_refused():
     with pytest.raises(ValueError, match='in another order'):
         DataCheckHook().before_run(run(dataset(ABC), dataset(ABC[::-1], 'data/val')))
 
 
-def test_another_number_of_classes_than_the_head():
+def test_another_number_of_classes_than_the_heads_is_refused():
     with pytest.raises(
         ValueError, match=r'data/val have 3 .*model\.head 4: set model\.head\.num_c.*=3'
     ):
         DataCheckHook().before_run(run(val=dataset(ABC, 'data/val'), num_classes=4))
 
 
-def test_checkpoint_of_other_classes():
+def test_a_checkpoint_of_other_classes_is_refused_in_tests_alone():
     hook, runner = DataCheckHook(), run(test=dataset(ABC, 'data/val'))
     hook.after_load_checkpoint(runner, {'meta': {'dataset_meta': {'classes': ABC}}})
     hook.after_load_checkpoint(runner, {'meta': {}})  # says nothing about classes

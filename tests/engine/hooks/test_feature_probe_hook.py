@@ -73,7 +73,7 @@ def test_reports_every_n_epochs_and_leaves_training_alone(images, tmp_path):
     assert [line['step'] for line in reports] == [2, 3]  # interval, and the last
     for line in reports:
         assert line['probe/knn_top1'] == 100  # plain colours
-        assert 0 < line['probe/features_s'] < 60
+        assert line['probe/features_s'] > 0
     log = next((tmp_path / 'probed').rglob('*.log')).read_text()
     assert 'Frozen features after epoch 2: k-NN 100.00 %, linear probe' in log
 

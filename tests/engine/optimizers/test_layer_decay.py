@@ -118,7 +118,7 @@ def test_pretraining_model__mask_token_is_at_the_bottom():
 
 
 @pytest.mark.parametrize('scope', ['mmseg', 'mmpretrain'])
-def test_encoder_decoder(scope):
+def test_every_rate__of_an_encoder_decoder_is_the_formulas(scope):
     """mmsegmentation's UperNet over DTMViT, as the ADE20K configs have it."""
     pytest.importorskip('mmseg')
     from mmseg.registry import MODELS as MMSEG_MODELS
@@ -240,7 +240,7 @@ def test_distributed_wrapper__is_looked_through(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_other_backbones_that_know_depths():
+def test_other_backbones_that_know_depths__are_decayed_too():
     """mmpretrain's own BEiT: the recipe is inherited by another ViT."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(

@@ -104,13 +104,13 @@ def test_a_fine_tuning_backbone_loads_it(beit_cfg, build, tmp_path):
     )
 
 
-def test_a_negative_weight(beit_cfg, dtm_part, build):
+def test_a_negative_weight_is_refused(beit_cfg, dtm_part, build):
     beit_cfg['dtm'] = dict(dtm_part, weight=-1)
     with pytest.raises(ValueError, match='is -1. Give one of at least 0'):
         build(beit_cfg)
 
 
-def test_another_grid_than_the_tokenizers(beit_cfg, build):
+def test_another_grid_than_the_tokenizers_is_refused(beit_cfg, build):
     beit_cfg['backbone'].update(img_size=128)
     with pytest.raises(ValueError, match='VQKDGenerator has 4x4 patches.*8x8'):
         build(beit_cfg)

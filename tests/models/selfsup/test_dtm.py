@@ -124,7 +124,7 @@ def test_draws_go_on_after_a_restart(dtm_cfg, build, batch):
     assert first != rest  # the same images, other draws
 
 
-def test_samples_without_masks(dtm_cfg, build, batch):
+def test_samples_without_masks_are_refused(dtm_cfg, build, batch):
     model, data = build(dtm_cfg), batch()
     for sample in data['data_samples']:
         del sample.mask

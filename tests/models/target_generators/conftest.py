@@ -7,6 +7,7 @@ import json
 import open_clip
 import pytest
 import torch
+from tiny import shake
 
 CONFIG = {
     'embed_dim': 16,
@@ -37,9 +38,7 @@ def clip_config() -> dict:
 def clip(clip_config) -> open_clip.CLIP:
     """A small CLIP of open_clip with weights away from their initialisation."""
     model = open_clip.CLIP(**clip_config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    shake(model)
     return model.eval()
 
 

@@ -138,7 +138,7 @@ def test_precision_is_the_teachers_whatever_surrounds_it(dtype):
     torch.testing.assert_close(alone, exact, atol=0.05, rtol=0)
 
 
-def test_half_precision_by_device(monkeypatch):
+def test_precision_is_half_on_a_gpu_and_full_elsewhere(monkeypatch):
     generator = Linear()
     assert generator._precision == torch.float32
     parameter = type('P', (), {'device': torch.device('cuda')})
@@ -178,12 +178,12 @@ def test_equal_grid_resizes_images_and_another_grid_is_refused():
         ((1, 3, 8, 8), torch.uint8),
     ],
 )
-def test_images_of_another_shape_or_dtype(shape, dtype):
+def test_images_of_another_shape_or_dtype_are_refused(shape, dtype):
     with pytest.raises(ValueError, match=r'Linear expects .*\(B, 3, 8, 8\)'):
         Linear()(torch.zeros(shape, dtype=dtype))
 
 
-def test_bad_options():
+def test_bad_options_are_named():
     with pytest.raises(ValueError, match="'half'"):
         Linear(dtype='half')
     with pytest.raises(ValueError, match='std of Linear has 1 numbers'):

@@ -108,7 +108,9 @@ def by_hand(clip, images, tokens_left, group, keys=False, early=False, sized=Fal
 
 @pytest.mark.parametrize('options', list(itertools.product([False, True], repeat=3)))
 @pytest.mark.parametrize('num_merged', [(5, 4), (0, 7), (8, 4)])
-def test_bipartite_merging(num_merged, options, clip, clip_config, clip_file):
+def test_bipartite_merging_is_that_of_loops(
+    num_merged, options, clip, clip_config, clip_file
+):
     generator = build(
         clip_config,
         clip_file,
@@ -129,7 +131,9 @@ def test_bipartite_merging(num_merged, options, clip, clip_config, clip_file):
 @pytest.mark.parametrize(
     'num_clusters, left', [((10, 5), [10, 5]), (6, [6, 6])], ids=['falling', 'constant']
 )
-def test_kmeans_merging(num_clusters, left, clip, clip_config, clip_file):
+def test_kmeans_merging_is_that_of_loops(
+    num_clusters, left, clip, clip_config, clip_file
+):
     generator = build(
         clip_config,
         clip_file,
@@ -184,7 +188,7 @@ def test_it_takes_no_morphing(clip_config, clip_file):
         generator.check_morphing(dict(type='IdentityMorphing'))
 
 
-def test_bad_options(clip_config, clip_file):
+def test_bad_options_are_named(clip_config, clip_file):
     with pytest.raises(ValueError, match="'bipartite' or 'kmeans'"):
         build(clip_config, clip_file, merging='soft')
     for name, merging in (('num_merged', 'bipartite'), ('num_clusters', 'kmeans')):

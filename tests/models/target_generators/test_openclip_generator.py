@@ -107,7 +107,9 @@ def test_tag_decides_on_quick_gelu_and_normalisation(clip, clip_file, monkeypatc
     assert other.std == [255 * x for x in own['std']]
 
 
-def test_quick_gelu_of_files(clip, clip_config, clip_file, tmp_path):
+def test_the_activation_of_a_file_is_the_configs_and_a_doubt_is_said(
+    clip, clip_config, clip_file, tmp_path
+):
     def activation(generator):
         return type(generator.teacher.transformer.resblocks[0].mlp.gelu).__name__
 
@@ -164,14 +166,14 @@ def test_another_grid_interpolates_the_position_embedding_as_open_clip_does(
     torch.testing.assert_close(generator(images), expected)
 
 
-def test_another_grid_of_an_oblong_network(clip_config):
+def test_another_grid_of_an_oblong_network_is_refused(clip_config):
     clip_config['vision_cfg']['image_size'] = [32, 16]
     generator = build(clip_config, None, random_weights=True)
     with pytest.raises(ValueError, match='square position embeddings'):
         generator.set_student_grid((6, 3), (48, 24))
 
 
-def test_missing_file_and_unknown_tag(clip_config, tmp_path):
+def test_a_missing_file_and_an_unknown_tag_are_named(clip_config, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'absent\.pt.*neither a file'):
         build(clip_config, str(tmp_path / 'absent.pt'))
     with pytest.raises(FileNotFoundError, match='tags: openai'):
@@ -180,7 +182,7 @@ def test_missing_file_and_unknown_tag(clip_config, tmp_path):
         build(str(tmp_path), None, random_weights=True)
 
 
-def test_tag_without_network(monkeypatch):
+def test_a_tag_without_network_says_what_to_do(monkeypatch):
     def no_network(tag):
         raise OSError('no route to host')
 
@@ -200,12 +202,12 @@ def test_tag_without_network(monkeypatch):
         ('coca_ViT-B-32', 'CoCa'),
     ],
 )
-def test_models_without_patch_tokens(model, message):
+def test_models_without_patch_tokens_are_refused(model, message):
     with pytest.raises(ValueError, match=message):
         OpenCLIPGenerator(model, random_weights=True)
 
 
-def test_files_that_are_not_this_clip(clip, clip_config, tmp_path):
+def test_files_that_are_not_this_clip_are_refused(clip, clip_config, tmp_path):
     path = str(tmp_path / 'other.pt')
     torch.save({'layers.0.weight': torch.zeros(2)}, path)
     with pytest.raises(ValueError, match='not a CLIP.*visual.proj.*layers.0.weight'):

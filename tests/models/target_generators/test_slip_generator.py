@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from timm.models import VisionTransformer
+from tiny import shake
 
 from mmdtm.models.target_generators import SLIPGenerator
 from mmdtm.models.target_generators.slip_generator import ARCHS
@@ -18,9 +19,7 @@ ARCH = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 def slip():
     """The image tower and its projection."""
     visual = VisionTransformer(num_classes=0, **ARCH).eval()
-    with torch.no_grad():
-        for parameter in visual.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    shake(visual)
     return visual, torch.randn(24, 16)
 
 
@@ -70,7 +69,7 @@ def test_authors_file_loads_and_gives_the_tokens_by_hand(prefix, slip, tmp_path)
     assert generator.std == [255 * x for x in (0.229, 0.224, 0.225)]
 
 
-def test_published_sizes():
+def test_sizes_are_the_published_ones():
     # As the published models: 384, 768 and 1024 wide, 16-pixel patches of 224.
     assert [ARCHS[name]['embed_dim'] for name in ('small', 'base', 'large')] == [
         384,
@@ -82,7 +81,7 @@ def test_published_sizes():
     assert generator.grid_size == (14, 14) and generator.out_channels == 512
 
 
-def test_files_with_other_keys(slip, tmp_path):
+def test_files_with_other_keys_are_refused(slip, tmp_path):
     path = str(tmp_path / 'other.pt')
     torch.save({'state_dict': {'module.visual.cls_token': torch.zeros(1)}}, path)
     with pytest.raises(ValueError, match='not one of SLIP.*image_projection.*holds'):

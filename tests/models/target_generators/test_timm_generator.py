@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from tiny import shake
 
 from mmdtm.models.target_generators import TimmGenerator
 
@@ -26,9 +27,7 @@ def tiny_models(monkeypatch):
 
 def network(name, **kwargs):
     model = timm.create_model(name, num_classes=0, **kwargs).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    shake(model)
     return model
 
 
@@ -66,7 +65,7 @@ def test_tokens_at_the_students_grid_equal_those_of_timm(name, prefix, tmp_path)
     torch.testing.assert_close(tokens, expected)
 
 
-def test_own_normalisation_and_registration():
+def test_normalisation_and_grid_are_the_networks_own():
     config = dict(
         type='TimmGenerator', model='vit_base_patch16_siglip_224', random_weights=True
     )
@@ -93,24 +92,24 @@ def test_file_with_a_classifier_loads(tmp_path):
     assert 'state_dict' not in generator.teacher.pretrained_cfg
 
 
-def test_not_pretrained_warns():
+def test_a_network_that_is_not_pretrained_is_warned_of():
     with pytest.warns(UserWarning, match='RANDOM TEACHER: TimmGenerator'):
         TimmGenerator('test_vit', pretrained=False)
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'swin_tiny_patch4_window7_224'])
-def test_network_without_patch_tokens(name):
+def test_a_network_without_patch_tokens_is_refused(name):
     with pytest.raises(ValueError, match='no fixed grid of patch tokens'):
         TimmGenerator(name, random_weights=True)
 
 
-def test_network_of_one_size_alone():
+def test_a_network_of_one_size_refuses_another():
     generator = TimmGenerator('cait_xxs24_224', random_weights=True)
     with pytest.raises(ValueError, match='images of 224x224 alone'):
         generator.set_student_grid((4, 4), 64)
 
 
-def test_unknown_model_missing_and_alien_file(tmp_path):
+def test_an_unknown_model_and_a_missing_or_alien_file_are_named(tmp_path):
     with pytest.raises(ValueError, match='Near it: .*vit_base_patch14_dinov2'):
         TimmGenerator('vit_base_patch14_dinov22')
     with pytest.raises(FileNotFoundError, match='absent'):
@@ -126,7 +125,7 @@ def test_unknown_model_missing_and_alien_file(tmp_path):
         TimmGenerator('test_vit', pretrained=str(path))
 
 
-def test_hub_out_of_reach(monkeypatch):
+def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
     def no_network(*args, **kwargs):
         raise OSError('no route to host')
 

@@ -83,7 +83,7 @@ def test_knows_openais_files(converter):
     assert all(len(digest) == 64 for digest in models)
 
 
-def test_bad_files(converter, tmp_path):
+def test_bad_files_are_refused(converter, tmp_path):
     with pytest.raises(FileNotFoundError, match='absent.pt'):
         converter.convert(tmp_path / 'absent.pt', tmp_path / 'x')
     plain, target = tmp_path / 'plain.pt', tmp_path / 'x.safetensors'
@@ -99,7 +99,9 @@ def test_bad_files(converter, tmp_path):
         converter.convert(other, target, trust=True)
 
 
-def test_command_line(converter, archive, tmp_path, monkeypatch, capsys):
+def test_the_command_line_converts_only_what_is_trusted(
+    converter, archive, tmp_path, monkeypatch, capsys
+):
     target = tmp_path / 'x.safetensors'
     monkeypatch.setattr(sys, 'argv', ['convert', str(archive), str(target)])
     with pytest.raises(SystemExit, match='^error: .*--trust'):
