@@ -6,7 +6,7 @@ checks them in the first forward pass, and ``BaseMorphing`` draws what is random
 
 import math
 from abc import ABCMeta, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmengine.dist import get_rank
@@ -22,7 +22,8 @@ from mmdtm.morphing import (
     dpc_knn,
     kmeans,
 )
-from mmdtm.morphing.checks import check_count
+from mmdtm.morphing.checks import check_count, check_tokens
+from mmdtm.morphing.gram import gram_matrix
 
 
 class BaseMorphing(nn.Module, metaclass=ABCMeta):
@@ -78,9 +79,10 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
             seed, step = self.draw_state.tolist()
             self._seed_and_step = (seed, step)
         seed, step = self._seed_and_step
+        shared = self.prepare(tokens)
         rank = 0 if self.share_across_ranks else get_rank()
         assignments = [
-            self.assign(tokens, Draw(seed, step, level, rank))
+            self.assign(tokens, Draw(seed, step, level, rank), **shared)
             for level in range(self.levels)
         ]
         if self.training:
@@ -88,9 +90,13 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
             self._seed_and_step = (seed, step + 1)
         return assignments
 
+    def prepare(self, tokens: Tensor) -> dict[str, Any]:
+        """Compute what all levels of a step need: keyword arguments of `assign`."""
+        return {}
+
     @abstractmethod
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
-        """Group tokens (B, N, D) for one level.
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
+        """Group tokens (B, N, D) for one level; ``shared`` is from `prepare`.
 
         The tokens are not checked for NaN here: that would wait for the device
         in every step, and the loss, which then is NaN too, is watched anyway.
@@ -104,6 +110,15 @@ class BaseMorphing(nn.Module, metaclass=ABCMeta):
         return f'levels={self.levels}, share_across_ranks={self.share_across_ranks}'
 
 
+class GramMorphing(BaseMorphing):
+    """One that works on the tokens' products: they are multiplied once a step."""
+
+    def prepare(self, tokens: Tensor) -> dict[str, Any]:
+        """See `BaseMorphing.prepare`."""
+        check_tokens(tokens)
+        return dict(gram=gram_matrix(tokens, check_finite=False))
+
+
 @MODELS.register_module()
 class IdentityMorphing(BaseMorphing):
     """Every token its own morphed token: token-wise supervision (tables 4, 8)."""
@@ -111,14 +126,14 @@ class IdentityMorphing(BaseMorphing):
     def __init__(self) -> None:
         super().__init__(levels=1)
 
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
         """See ``BaseMorphing.assign``."""
         batch_size, num_tokens, _ = tokens.shape
         return TokenAssignment.identity(batch_size, num_tokens, tokens.device)
 
 
 @MODELS.register_module()
-class BipartiteMorphing(BaseMorphing):
+class BipartiteMorphing(GramMorphing):
     """Dynamic token morphing by bipartite matching (section 4.2).
 
     Each level draws a number of morphed tokens N_m and of iterations k for
@@ -133,6 +148,10 @@ class BipartiteMorphing(BaseMorphing):
         reach_num_morphed: Whether every schedule reaches the N_m that was drawn
             for it, see ``mmdtm.morphing.DynamicSchedule``. Without it 17 % of the
             draws leave more of 196 tokens than that, and never fewer than 8.
+        same_iters: whether all processes draw the same k, each its own N_m. No
+            process then waits for another with more iterations. What a process
+            draws is distributed as before; but the processes' draws of one step
+            are no longer independent.
         **kwargs: Levels, seed and share_across_ranks of ``BaseMorphing``.
     """
 
@@ -145,30 +164,33 @@ class BipartiteMorphing(BaseMorphing):
         num_iters: int | tuple[int, int] = (1, 14),
         partition: str = 'alternate',
         reach_num_morphed: bool = False,
+        same_iters: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self.same_iters = same_iters
         self.num_morphed = num_morphed
         self.num_iters = num_iters
         self.partition = partition
         self.reach_num_morphed = reach_num_morphed
 
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
         """See ``BaseMorphing.assign``."""
         schedule = DynamicSchedule(
             tokens.shape[1], self.num_morphed, self.num_iters, self.reach_num_morphed
         )
         return bipartite_matching(
             tokens,
-            schedule.draw(*draw),
+            schedule.draw(*draw, iters_rank=0 if self.same_iters else None),
             self.partition,
             generator=draw.generator('partition'),
             check_finite=False,
+            **shared,
         )
 
 
 @MODELS.register_module()
-class ReleaseMorphing(BaseMorphing):
+class ReleaseMorphing(GramMorphing):
     """Bipartite matching by the rules of the authors' release.
 
     They depart from the paper: 0 to N tokens are drawn to merge, and each of k
@@ -186,7 +208,7 @@ class ReleaseMorphing(BaseMorphing):
         super().__init__(**kwargs)
         self.num_iters = num_iters
 
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
         """See ``BaseMorphing.assign``."""
         num_tokens = tokens.shape[1]
         total = draw.uniform_int(0, num_tokens, 'num_merged')
@@ -198,12 +220,12 @@ class ReleaseMorphing(BaseMorphing):
         # the same where no iteration is asked for less than the one before.
         schedule = (each,) * num_iters
         return bipartite_matching(
-            tokens, schedule, class_token=True, check_finite=False
+            tokens, schedule, class_token=True, check_finite=False, **shared
         )
 
 
 @MODELS.register_module()
-class KMeansMorphing(BaseMorphing):
+class KMeansMorphing(GramMorphing):
     """Morphing by K-means on normalised tokens (table 11).
 
     Args:
@@ -224,7 +246,7 @@ class KMeansMorphing(BaseMorphing):
         self.num_clusters = num_clusters
         self.num_iters = num_iters
 
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
         """See ``BaseMorphing.assign``."""
         return kmeans(
             tokens,
@@ -232,11 +254,12 @@ class KMeansMorphing(BaseMorphing):
             draw.choose(self.num_iters, None, 'num_iters'),
             generator=draw.generator('centres'),
             check_finite=False,
+            **shared,
         )
 
 
 @MODELS.register_module()
-class DPCKNNMorphing(BaseMorphing):
+class DPCKNNMorphing(GramMorphing):
     """Morphing by density-peaks clustering, with a random number of clusters.
 
     Args:
@@ -256,10 +279,12 @@ class DPCKNNMorphing(BaseMorphing):
         self.num_clusters = num_clusters
         self.num_neighbors = num_neighbors
 
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
         """See ``BaseMorphing.assign``."""
         num_clusters = draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters')
-        return dpc_knn(tokens, num_clusters, self.num_neighbors, check_finite=False)
+        return dpc_knn(
+            tokens, num_clusters, self.num_neighbors, check_finite=False, **shared
+        )
 
 
 @MODELS.register_module()
@@ -280,7 +305,7 @@ class DownsampleMorphing(BaseMorphing):
         self.stride = stride
         self.grid_size = grid_size
 
-    def assign(self, tokens: Tensor, draw: Draw) -> TokenAssignment:
+    def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
         """See ``BaseMorphing.assign``.
 
         Raises:

@@ -1,9 +1,12 @@
 """Which token belongs to which morphed token."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .checks import check_count, check_option, check_tokens, working_dtype
+from .groups import Groups
 
 
 class TokenAssignment:
@@ -95,9 +98,8 @@ class TokenAssignment:
 
     def sizes(self) -> Tensor:
         """Return int64 (B, N_m): the paper's w_i, how many tokens merged into each."""
-        ones = torch.ones_like(self.labels)
-        empty = ones.new_zeros(self.batch_size, self.num_morphed)
-        return empty.scatter_add(1, self.labels, ones)
+        sizes = Groups([self.labels], [self.num_morphed]).sizes()
+        return sizes.view(self.batch_size, self.num_morphed)
 
     def morph(self, x: Tensor, reduce: str = 'mean') -> Tensor:
         """Merge tokens into morphed tokens (Eq. 3), differentiably.
@@ -116,13 +118,9 @@ class TokenAssignment:
         check_option(reduce, ('mean', 'sum'), 'reduce')
         check_tokens(x, 'x')
         self._check_positions(x, self.num_tokens, 'x')
-        rows = x.flatten(0, 1).to(working_dtype(x.dtype))
-        sums = rows.new_zeros(self.batch_size * self.num_morphed, x.shape[2])
-        sums = sums.index_add(0, self._flat_labels(), rows)
-        sums = sums.view(self.batch_size, self.num_morphed, -1)
-        if reduce == 'mean':
-            sums = sums / self.sizes().clamp(min=1).unsqueeze(2)
-        return sums.to(x.dtype)
+        values = x.to(working_dtype(x.dtype))
+        (morphed,), _ = morph_levels([self], [values], reduce)
+        return morphed.view(self.batch_size, self.num_morphed, -1).to(x.dtype)
 
     def unmorph(self, y: Tensor) -> Tensor:
         """Give every token what its morphed token holds, differentiably.
@@ -138,7 +136,7 @@ class TokenAssignment:
         """
         check_tokens(y, 'y')
         self._check_positions(y, self.num_morphed, 'y')
-        rows = y.flatten(0, 1).index_select(0, self._flat_labels())
+        rows = Groups([self.labels], [self.num_morphed]).spread(y.flatten(0, 1))
         return rows.view(self.batch_size, self.num_tokens, -1)
 
     def matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -146,14 +144,41 @@ class TokenAssignment:
         groups = torch.arange(self.num_morphed, device=self.labels.device)
         return (self.labels.unsqueeze(1) == groups.view(1, -1, 1)).to(dtype)
 
-    def _flat_labels(self) -> Tensor:
-        """Rows of the batch laid end to end: (B * N,) in [0, B * N_m)."""
-        first = torch.arange(self.batch_size, device=self.labels.device)
-        return (self.labels + first.unsqueeze(1) * self.num_morphed).flatten()
-
     def _check_positions(self, x: Tensor, count: int, name: str) -> None:
         if x.shape[:2] != (self.batch_size, count):
             raise ValueError(
                 f'{name} must have shape ({self.batch_size}, {count}, C) for '
                 f'{self}, got {tuple(x.shape)}'
             )
+
+
+def morph_levels(
+    assignments: Sequence[TokenAssignment], tensors: Sequence[Tensor], reduce: str
+) -> tuple[list[Tensor], Tensor]:
+    """Merge tokens at several levels, sorting the labels of all of them at once.
+
+    Args:
+        assignments: one per level, for the same B and N.
+        tensors: float32 or float64 (B, N, C) each, whose tokens are merged alike.
+        reduce: 'sum' or 'mean', as of `TokenAssignment.morph`.
+
+    Returns:
+        Morphed tokens (G, C) of each tensor, level by level and image by image,
+        and the groups' sizes, (G,). Of a subclass of `TokenAssignment` they are
+        what its `morph` and `sizes` say.
+    """
+    if any(type(assignment) is not TokenAssignment for assignment in assignments):
+        sizes = torch.cat([each.sizes().flatten() for each in assignments])
+        return [
+            torch.cat([each.morph(x, reduce).flatten(0, 1) for each in assignments])
+            for x in tensors
+        ], sizes
+    groups = Groups(
+        [each.labels for each in assignments],
+        [each.num_morphed for each in assignments],
+    )
+    sizes, morphed = groups.sizes(), [groups.sum(x) for x in tensors]
+    if reduce == 'mean':
+        count = sizes.clamp(min=1).unsqueeze(1)
+        morphed = [sums / count for sums in morphed]
+    return morphed, sizes

@@ -8,7 +8,8 @@ from torch import Tensor
 from .assignment import TokenAssignment
 from .checks import check_option, check_tokens
 from .draw import without_waiting
-from .gram import gram_matrix, inverse_norms, sum_rows
+from .gram import gram_matrix, inverse_norms
+from .groups import Groups
 from .schedule import effective_schedule
 
 
@@ -20,6 +21,7 @@ def bipartite_matching(
     generator: torch.Generator | None = None,
     class_token: bool = False,
     check_finite: bool = True,
+    gram: Tensor | None = None,
 ) -> TokenAssignment:
     """Group tokens by iterated bipartite soft matching (section 4.2).
 
@@ -56,6 +58,8 @@ def bipartite_matching(
         check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces. Without the
             check, an image that is not finite gets some valid grouping.
+        gram: what `mmdtm.morphing.gram.gram_matrix` makes of the tokens, where
+            they are grouped more than once; then they are not checked here.
 
     Returns:
         The groups, numbered in the order after the last iteration, with
@@ -75,18 +79,21 @@ def bipartite_matching(
         )
     batch_size, num_tokens, _ = tokens.shape
     merges = [r for r in effective_schedule(num_tokens, schedule, class_token) if r]
-    gram = gram_matrix(tokens, check_finite)
+    if gram is None:
+        gram = gram_matrix(tokens, check_finite)
     labels = TokenAssignment.identity(batch_size, num_tokens, tokens.device).labels
+    positions = torch.arange(num_tokens, device=tokens.device)
     count = num_tokens
     for iteration, merged in enumerate(merges, start=1):
         first, second = _split(count, partition, generator, tokens.device)
-        moves = _match(gram, first, second, merged, class_token)
+        moves = _match(gram, first, second, merged, class_token, positions)
         labels = moves.gather(1, labels)
         count -= merged
         if iteration < len(merges):
             # Merging adds rows, and the same columns: the matrix is symmetric.
-            rows = sum_rows(gram, moves, count)
-            gram = sum_rows(rows.transpose(1, 2), moves, count)
+            groups = Groups([moves], [count])
+            rows = groups.sum(gram).view(batch_size, count, -1)
+            gram = groups.sum(rows.transpose(1, 2)).view(batch_size, count, count)
     return TokenAssignment.trusted(labels, count)
 
 
@@ -114,8 +121,12 @@ def _match(
     second: slice | Tensor,
     merged: int,
     class_token: bool,
+    positions: Tensor,
 ) -> Tensor:
-    """Merge the best pairs; return each token's new position, int64 (B, t)."""
+    """Merge the best pairs; return each token's new position, int64 (B, t).
+
+    ``positions`` counts from 0 to at least t - 1.
+    """
     inverse = inverse_norms(gram)
     # A token's own length does not change which partner is the best.
     pairs = gram[:, first][:, :, second] * inverse[:, second].unsqueeze(1)
@@ -128,12 +139,11 @@ def _match(
         order[:, merged:] = order[:, merged:].sort(dim=1).values
     # The first ranks join their partners, the others lead the new order; the
     # second set follows.
+    batch_size, count = gram.shape[:2]
     kept = order.shape[1] - merged
-    ranks = torch.arange(order.shape[1], device=gram.device)
-    places = torch.where(
-        ranks < merged, kept + partner.gather(1, order), ranks - merged
-    )
-    moves = torch.empty(gram.shape[:2], dtype=torch.int64, device=gram.device)
+    joining = partner.gather(1, order[:, :merged]) + kept
+    places = torch.cat([joining, positions[:kept].expand(batch_size, -1)], dim=1)
+    moves = torch.empty(batch_size, count, dtype=torch.int64, device=gram.device)
     moves[:, first] = torch.empty_like(order).scatter_(1, order, places)
-    moves[:, second] = torch.arange(kept, gram.shape[1] - merged, device=gram.device)
+    moves[:, second] = positions[kept : count - merged]
     return moves

@@ -10,7 +10,11 @@ from .gram import gram_matrix, inverse_norms
 
 @torch.no_grad()
 def dpc_knn(
-    tokens: Tensor, num_clusters: int, num_neighbors: int = 5, check_finite: bool = True
+    tokens: Tensor,
+    num_clusters: int,
+    num_neighbors: int = 5,
+    check_finite: bool = True,
+    gram: Tensor | None = None,
 ) -> TokenAssignment:
     """Group tokens around density peaks, all images at once.
 
@@ -34,6 +38,8 @@ def dpc_knn(
             not counted, at least 1; more than N - 1 stand for all.
         check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces.
+        gram: What `mmdtm.morphing.gram.gram_matrix` makes of the tokens, where
+            they are grouped more than once; then they are not checked here.
 
     Returns:
         The clusters, none empty, by descending rho * delta of their centres.
@@ -46,7 +52,8 @@ def dpc_knn(
     batch_size, num_tokens, _ = tokens.shape
     check_count(num_clusters, 1, num_tokens, 'num_clusters')
     check_count(num_neighbors, 1, None, 'num_neighbors')
-    gram = gram_matrix(tokens, check_finite)
+    if gram is None:
+        gram = gram_matrix(tokens, check_finite)
     if num_clusters == num_tokens:  # also N = 1, which has no neighbours
         return TokenAssignment.identity(batch_size, num_tokens, tokens.device)
     lengths = inverse_norms(gram)

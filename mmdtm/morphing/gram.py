@@ -7,7 +7,6 @@ costs more for wider tokens.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import require_finite, working_dtype
@@ -43,30 +42,4 @@ def squared_norms(gram: Tensor) -> Tensor:
 
 def inverse_norms(gram: Tensor) -> Tensor:
     """Return 1 / |v_i|, (B, N), and 0 for a zero token: its cosines become 0."""
-    squares = squared_norms(gram)
-    return torch.where(squares > 0, squares, torch.inf).rsqrt()
-
-
-def sum_rows(matrix: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Add up the rows that share a label, always in the same order.
-
-    Args:
-        matrix: (B, N, M).
-        labels: int64 (B, N) in [0, count).
-        count: Number of labels.
-
-    Returns:
-        (B, count, M); rows of zeros for labels that do not occur.
-    """
-    batch_size, num_rows, width = matrix.shape
-    first = torch.arange(batch_size, device=labels.device).unsqueeze(1) * num_rows
-    rows = labels.sort(dim=1, stable=True).indices + first
-    sizes = labels.new_zeros(batch_size, count)
-    sizes = sizes.scatter_add_(1, labels, torch.ones_like(labels)).flatten()
-    starts = sizes.cumsum(0) - sizes
-    # An embedding bag is this sum without atomic additions: on CUDA, too, the
-    # same tokens give the same groups again.
-    sums = F.embedding_bag(
-        rows.flatten(), matrix.reshape(-1, width), starts, mode='sum'
-    )
-    return sums.view(batch_size, count, width)
+    return torch.threshold(squared_norms(gram), 0, torch.inf).rsqrt()

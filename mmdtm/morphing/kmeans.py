@@ -7,7 +7,8 @@ from torch import Tensor
 from .assignment import TokenAssignment
 from .checks import check_count, check_tokens, require_finite
 from .draw import without_waiting
-from .gram import gram_matrix, inverse_norms, squared_norms, sum_rows
+from .gram import gram_matrix, inverse_norms, squared_norms
+from .groups import Groups
 
 
 @torch.no_grad()
@@ -18,6 +19,7 @@ def kmeans(
     generator: torch.Generator | None = None,
     init: Tensor | None = None,
     check_finite: bool = True,
+    gram: Tensor | None = None,
 ) -> TokenAssignment:
     """Group tokens by Lloyd's K-means, all images at once (table 11).
 
@@ -43,6 +45,8 @@ def kmeans(
             as they are.
         check_finite: Whether to raise on NaN and infinity, which waits for the
             device. Never checked while torch.compile traces.
+        gram: what `mmdtm.morphing.gram.gram_matrix` makes of the tokens, where
+            they are grouped more than once; then they are not checked here.
 
     Returns:
         The clusters, numbered as their first centres.
@@ -63,7 +67,8 @@ def kmeans(
             )
         if check_finite:
             require_finite(init.square(), 'init')
-    gram = gram_matrix(tokens, check_finite)
+    if gram is None:
+        gram = gram_matrix(tokens, check_finite)
     lengths = inverse_norms(gram)
     cosines = gram * (lengths.unsqueeze(1) * lengths.unsqueeze(2))
     if init is None:
@@ -100,11 +105,11 @@ def _centres(labels: Tensor, cosines: Tensor, count: int) -> tuple[Tensor, Tenso
         Products of centres and unit tokens (B, N_m, N), and the centres'
         squared lengths (B, N_m).
     """
-    sizes = torch.zeros_like(labels[:, :count])
-    sizes = sizes.scatter_add_(1, labels, torch.ones_like(labels))
-    products = sum_rows(cosines, labels, count) / sizes.unsqueeze(2)
+    groups = Groups([labels], [count])
+    sizes = groups.sizes().unsqueeze(1)
+    products = (groups.sum(cosines) / sizes).view(len(labels), count, -1)
     own = products.gather(1, labels.unsqueeze(1)).transpose(1, 2)
-    return products, sum_rows(own, labels, count).squeeze(2) / sizes
+    return products, (groups.sum(own) / sizes).view(len(labels), count)
 
 
 def _assign(products: Tensor, squares: Tensor, cosines: Tensor) -> Tensor:

@@ -130,9 +130,21 @@ class DynamicSchedule:
         return fewest, most
 
     def draw(
-        self, seed: int, step: int, level: int = 0, rank: int = 0
+        self,
+        seed: int,
+        step: int,
+        level: int = 0,
+        rank: int = 0,
+        iters_rank: int | None = None,
     ) -> tuple[int, ...]:
-        """Draw a schedule: a pure function of the four numbers.
+        """Draw a schedule: a pure function of the numbers.
+
+        Args:
+            seed: see `Draw`.
+            step: likewise.
+            level: likewise.
+            rank: likewise.
+            iters_rank: whose k is taken; by default that of ``rank``.
 
         Returns:
             The merges asked of each iteration, for ``bipartite_matching``.
@@ -140,6 +152,8 @@ class DynamicSchedule:
         """
         draw = Draw(seed, step, level, rank)
         num_morphed = draw.uniform_int(*self.num_morphed, 'num_morphed')
+        if iters_rank is not None:
+            draw = draw._replace(rank=iters_rank)
         num_iters = draw.uniform_int(*self.iters_for(num_morphed), 'num_iters')
         return merge_schedule(
             self.num_tokens, num_morphed, num_iters, self.reach_num_morphed

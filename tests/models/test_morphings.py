@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from counting import operations
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
 from reference import labels_of, match
@@ -113,6 +114,48 @@ def test_ranks__draw_their_own_or_the_same(monkeypatch):
     shared(made_tokens())
     assert own.draws[0].rank == 3
     assert shared.draws[0].rank == 0
+
+
+def test_same_iters__are_those_of_the_first_rank_beside_ones_own_count(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        'mmdtm.models.morphings.bipartite_matching',
+        lambda tokens, schedule, *args, **kwargs: asked.append(schedule),
+    )
+    drawn = {}
+    for rank in range(2):
+        monkeypatch.setattr('mmdtm.models.morphings.get_rank', lambda: rank)  # noqa: B023
+        for same in (False, True):
+            asked.clear()
+            morphing = BipartiteMorphing(seed=3, same_iters=same)
+            for _ in range(30):
+                morphing(torch.randn(1, 196, 2))
+            drawn[rank, same] = [(len(s), 196 - sum(s)) for s in asked]
+    first, own, same = drawn[0, False], drawn[1, False], drawn[1, True]
+    assert drawn[0, True] == first and own != first
+    assert [k for k, _ in same] == [k for k, _ in first]
+    assert [n for _, n in same] == [n for _, n in own]
+
+
+@pytest.mark.parametrize(
+    'morphing',
+    [
+        dict(type='BipartiteMorphing'),
+        dict(type='ReleaseMorphing'),
+        dict(type='KMeansMorphing'),
+        dict(type='DPCKNNMorphing'),
+    ],
+)
+def test_the_tokens_are_multiplied_once_for_all_levels(morphing):
+    model = MODELS.build(dict(morphing, levels=3, seed=0))
+    tokens = torch.randn(2, 49, 8)
+    counted = operations(lambda: model(tokens))
+    assert counted['bmm'] == 1
+    model.draw_state[1] = 0
+    model._seed_and_step = None
+    for level, got in enumerate(model(tokens)):
+        alone = model.assign(tokens, Draw(0, 0, level))
+        assert got.labels.equal(alone.labels)
 
 
 def test_compiled_model__steps_over_it():
