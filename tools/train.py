@@ -6,6 +6,7 @@ from pathlib import Path
 from mmdtm.engine.launch import (
     argument_parser,
     build_runner,
+    claim_folder,
     find_checkpoint,
     leave_processes,
     load_config,
@@ -80,6 +81,7 @@ def main() -> None:
     cfg = load_config(args)
     if args.smoke and args.work_dir is None:
         cfg.work_dir += '-smoke'  # apart from the checkpoints of the real run
+    claim_folder(cfg.work_dir, cfg.launcher)
     merge_arguments(cfg, args)
     if args.smoke:
         shrink(cfg, Path(cfg.work_dir) / 'made_data')

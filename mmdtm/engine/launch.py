@@ -2,12 +2,17 @@
 
 import argparse
 import atexit
+import errno
+import fcntl
+import functools
 import os
+import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -63,6 +68,7 @@ def build_runner(cfg: Config) -> Runner:
     _start_from_one_place(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     _name_the_file(runner)
+    _outlive_full_disks(runner)
     return runner
 
 
@@ -109,6 +115,83 @@ def _name_the_file(runner: Runner) -> None:
             raise ValueError(f'{filename}: {error}') from error
 
     runner.load_checkpoint = load
+
+
+def _outlive_full_disks(runner: Runner) -> None:
+    """Let a run go on when its curves cannot be written, and say so once."""
+    for backend in runner.visualizer._vis_backends.values():
+        for name in ('add_scalar', 'add_scalars', 'add_image', 'close'):
+            setattr(backend, name, _outliving(runner, backend, getattr(backend, name)))
+
+
+def _outliving(runner: Runner, backend, write: Callable) -> Callable:
+    failed = False
+
+    @functools.wraps(write)
+    def attempt(*args, **kwargs):
+        nonlocal failed
+        try:
+            write(*args, **kwargs)
+            failed = False
+        except OSError as error:
+            if hasattr(backend, '_tensorboard'):  # its writer gives up for good
+                backend._env_initialized = False  # so that it gets another
+            if not failed:
+                failed = True
+                runner.logger.error(
+                    f'{type(backend).__name__} cannot write: {error}. Training goes '
+                    'on; make room, or what it should have written is missing.'
+                )
+
+    return attempt
+
+
+def claim_folder(folder: str, launcher: str = 'none') -> None:
+    """Keep a work folder to this run until its processes end.
+
+    The first process locks ``.lock`` in it, and writes down there who it is. The
+    system frees the lock when the process ends, however it does.
+
+    Args:
+        folder: Is made if need be.
+        launcher: As ``--launcher``.
+
+    Raises:
+        BlockingIOError: Another run is at work there; names its host and process.
+    """
+    if launcher != 'none' and _rank() != 0:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = Path(folder, '.lock').open('a+')
+    _claims.append(file)  # a closed file is not locked any more
+    try:
+        # Of this process alone: workers that outlive it do not hold it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            warnings.warn(
+                f'{folder} cannot be locked ({error}): see to it that no other run '
+                'is started there.',
+                stacklevel=2,
+            )
+            return
+        file.seek(0)
+        raise BlockingIOError(
+            f'{folder}: another run is at work here, {file.read().strip()}. Wait for '
+            'it or stop it, or name another folder with --work-dir.'
+        ) from None
+    file.truncate(0)
+    now = datetime.now().isoformat(' ', 'seconds')
+    file.write(f'process {os.getpid()} on {socket.gethostname()} since {now}\n')
+    file.flush()
+
+
+_claims: list[IO] = []
+
+
+def _rank() -> int:
+    names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
 def leave_processes(code: int = 0) -> None:
@@ -165,8 +248,7 @@ def fit_to_device(cfg: Config) -> None:
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
         cfg.model_wrapper_cfg = {**wrapper_cfg, 'device_ids': None}
-    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
-    if changes and rank == '0':
+    if changes and _rank() == 0:
         warnings.warn(f'No GPU here: {", ".join(changes)}.', stacklevel=2)
 
 
@@ -191,7 +273,7 @@ def find_checkpoint(path: str) -> str:
         )
     named = folder / 'last_checkpoint'
     if named.is_file():
-        last = Path(named.read_text().strip())
+        last = Path(named.read_text(errors='replace').strip())
         for candidate in (folder / last.name, last):
             if candidate.is_file():
                 return str(candidate)

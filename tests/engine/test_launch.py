@@ -1,11 +1,18 @@
 """From a command line to the config that runs, without running it."""
 
+import contextlib
+import errno
+import fcntl
 import os
+import signal
+import socket
 import warnings
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from tiny_run import log_rows, write_config
 
 from mmdtm.engine import launch
 
@@ -153,3 +160,74 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path):
             launch.find_checkpoint(str(tmp_path / place))
     with pytest.raises(FileNotFoundError, match='no checkpoint .*gone.pth'):
         launch.find_checkpoint(str(tmp_path / 'gone.pth'))
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """Another process that has claimed the folder, and its worker."""
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        launch.claim_folder(str(tmp_path / 'run'))
+        worker = os.fork()
+        if worker:
+            os.write(told, f'{worker}\n'.encode())
+        signal.pause()
+    worker = int(os.read(ready, 20))
+    yield pid
+    os.kill(worker, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_second_run_in_a_work_folder_is_refused(tmp_path, other_run, monkeypatch):
+    folder = str(tmp_path / 'run')
+    who = f'process {other_run} on {socket.gethostname()} since 20'
+    with pytest.raises(BlockingIOError, match=f'run: another run is at .*{who}'):
+        launch.claim_folder(folder)
+    monkeypatch.setenv('RANK', '1')
+    launch.claim_folder(folder, 'pytorch')  # the first process does it
+    with pytest.raises(BlockingIOError, match=who):
+        launch.claim_folder(folder)
+
+    os.kill(other_run, signal.SIGKILL)
+    os.waitpid(other_run, 0)
+    launch.claim_folder(folder)  # although the worker is still there
+    assert f'process {os.getpid()} on' in (tmp_path / 'run/.lock').read_text()
+
+
+def test_a_file_system_without_locks_is_no_reason_not_to_run(tmp_path, monkeypatch):
+    def unsupported(file, flags):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'lockf', unsupported)
+    with pytest.warns(UserWarning, match='run cannot be locked .*No locks'):
+        launch.claim_folder(str(tmp_path / 'run'))
+
+
+class NoRoom(Hook):
+    """Lets the second and third step's curves find no folder."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        folder = Path(runner.log_dir, 'vis_data')
+        if runner.iter == 1:
+            folder.rename(f'{folder}_away')
+        if runner.iter == 3:
+            Path(f'{folder}_away').rename(folder)
+
+
+def test_curves_that_cannot_be_written_do_not_end_a_run(tmp_path):
+    extra = 'train_cfg.update(max_epochs=1)\nval_cfg = val_dataloader = None\n'
+    extra += 'val_evaluator = None\n'
+    path = write_config(tmp_path, extra)
+    cfg = launch.load_config(
+        launch.argument_parser('').parse_args(
+            [str(path), '--work-dir', f'{tmp_path}/run']
+        )
+    )
+    runner = launch.build_runner(cfg)
+    runner.register_hook(NoRoom())
+    runner.train()
+    assert [row['step'] for row in log_rows(tmp_path / 'run')] == [1, 4]
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert log.count('LocalVisBackend cannot write') == 1
