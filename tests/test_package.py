@@ -65,7 +65,7 @@ def test_wheel_has_all_that_a_clone_has(dists):
     assert names == {*expected, 'mmdtm/.mim/model-index.yml'}
     assert 'mmdtm/py.typed' in names
     assert metadata['License-Expression'] == 'Apache-2.0'
-    extras = {'onedl', 'openmmlab', 'tests', 'docs'}
+    extras = {'onedl', 'openmmlab', 'onnx', 'tests', 'docs'}
     assert set(metadata.get_all('Provides-Extra')) == extras
     for package in ('mkdocs', 'pytest'):
         (asked,) = (

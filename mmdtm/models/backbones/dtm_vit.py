@@ -74,7 +74,11 @@ class Attention(BaseModule):
         if bias is not None:
             bias = bias[None].to(q.dtype)  # q is of lower precision under autocast
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        x = x.transpose(1, 2)
+        if torch.compiler.is_exporting():
+            # The product's strides are the kernel's, and ONNX decomposes another one.
+            x = x.clone(memory_format=torch.contiguous_format)
+        return self.proj(x.flatten(2))
 
 
 class TransformerLayer(BaseModule):
@@ -467,7 +471,7 @@ class DTMViT(BaseBackbone):
         self, tokens: torch.Tensor, grid: tuple[int, int]
     ) -> tuple[torch.Tensor, ...]:
         """From patch tokens (B, N, C) to the outputs."""
-        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        x = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         outs = []
         for i, layer in enumerate(self.layers):
             x = layer(x, self._position_bias(layer, grid))
