@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -117,6 +118,20 @@ def take_step(model, side: int) -> dict[str, torch.Tensor]:
     ]
     assert before and not stuck, stuck
     return logged
+
+
+def test_every_config_shown_finds_its_bases(tmp_path):
+    def found(base: re.Match) -> str:
+        paths = (ROOT / 'configs').glob(f'**/{base[1]}')
+        return repr(str(min(paths, key=lambda path: len(path.parts))))
+
+    shown = [text for page in PAGES for text in blocks(page) if '_base_ = [' in text]
+    assert len(shown) > 5
+    for number, text in enumerate(shown):
+        file = tmp_path / f'shown{number}.py'
+        file.write_text(re.sub(r"'\./(\S+\.py)'", found, text))
+        cfg = Config.fromfile(file, import_custom_modules=False)
+        assert cfg.model and cfg.train_cfg and cfg.train_dataloader
 
 
 def test_the_teacher_of_ones_own_trains_a_student(tmp_path):
