@@ -29,7 +29,11 @@ class DTMHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(
-            init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
+            init_cfg
+            # BEiT's start, as in the backbone: cut at one deviation.
+            or dict(
+                type='TruncNormal', layer='Linear', std=0.02, a=-0.02, b=0.02, bias=0.0
+            )
         )
         self.projection = nn.Linear(in_channels, out_channels)
         self.loss_module = MODELS.build(loss or dict(type='DTMLoss'))

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from scipy.stats import truncnorm
+from timm.layers import trunc_normal_ as timm_trunc_normal_
 from timm.models.beit import Beit
 from tiny import ARCH
 from torch import nn
@@ -249,7 +251,15 @@ def test_drop_path__grows_linearly_and_rests_in_eval():
     assert torch.equal(model(images)[0], model(images)[0])
 
 
+# The deviation that is left of normal(0.02) between -0.02 and 0.02: 0.0108.
+INIT_STD = float(truncnorm(-1, 1, scale=0.02).std())
+
+
 def test_init__spread_and_depth_rescaling():
+    """BEiT's pre-training code, in which timm's helper is given these bounds."""
+    theirs = timm_trunc_normal_(torch.empty(200, 1000), std=0.02, a=-0.02, b=0.02)
+    assert theirs.std().item() == pytest.approx(INIT_STD, rel=0.01)
+    assert INIT_STD == pytest.approx(0.0108, abs=5e-5)
     model = DTMPretrainViT(
         arch=dict(embed_dims=192, num_layers=4, num_heads=3, feedforward_channels=768),
         img_size=64,
@@ -257,13 +267,14 @@ def test_init__spread_and_depth_rescaling():
     model.init_weights()
     for depth, layer in enumerate(model.layers, start=1):
         for weight, std in (
-            (layer.attn.qkv.weight, 0.02),
-            (layer.ffn.layers[0][0].weight, 0.02),
-            (layer.attn.proj.weight, 0.02 / math.sqrt(2 * depth)),
-            (layer.ffn.layers[1].weight, 0.02 / math.sqrt(2 * depth)),
+            (layer.attn.qkv.weight, INIT_STD),
+            (layer.ffn.layers[0][0].weight, INIT_STD),
+            (layer.attn.proj.weight, INIT_STD / math.sqrt(2 * depth)),
+            (layer.ffn.layers[1].weight, INIT_STD / math.sqrt(2 * depth)),
         ):
             assert weight.std().item() == pytest.approx(std, rel=0.03)
             assert weight.mean().item() == pytest.approx(0, abs=std / 20)
+            assert weight.abs().max() <= std * 0.02 / INIT_STD * 1.0001
         for zero in (
             layer.attn.q_bias,
             layer.attn.v_bias,
@@ -276,10 +287,11 @@ def test_init__spread_and_depth_rescaling():
         assert (layer.gamma_1 == 0.1).all() and (layer.gamma_2 == 0.1).all()
         assert layer.gamma_1 is not layer.gamma_2
     assert model.patch_embed.projection.weight.std().item() == pytest.approx(
-        0.02, rel=0.03
+        INIT_STD, rel=0.03
     )
     for token in (model.cls_token, model.mask_token):  # 192 draws each
-        assert token.std().item() == pytest.approx(0.02, rel=0.2)
+        assert token.std().item() == pytest.approx(INIT_STD, rel=0.2)
+        assert token.abs().max() <= 0.02
     assert not torch.equal(model.cls_token, model.mask_token)
 
 
