@@ -10,7 +10,11 @@
     fewest tokens that k iterations leave.
 ``masks``: how ragged the masks are, by the length of their border: neighbouring
     patches of which one is masked.
+``start``: the weights that the student starts from, beside those of other code for
+    BEiT v2, drawn with seed 0.
 """
+
+import mmdtm.plugin  # noqa: F401  # isort: skip
 
 import argparse
 from collections import Counter
@@ -22,11 +26,15 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
+from mmpretrain.registry import MODELS  # noqa: E402
+from timm.models.beit import Beit  # noqa: E402
 
-import mmdtm.plugin  # noqa: E402, F401
 from mmdtm.datasets.transforms import BlockMaskGenerator  # noqa: E402
 from mmdtm.morphing import DynamicSchedule, effective_schedule  # noqa: E402
+from mmdtm.report.text import markdown_table  # noqa: E402
 from mmdtm.visualization import LINE_COLORS  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -47,6 +55,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--num-iters', type=int, nargs=2, default=[1, 14], help='lowest and highest k'
     )
     parser.add_argument('--draws', type=int, default=20_000, help='of masks')
+    parser.add_argument(
+        '--arch', type=int, nargs=3, default=[768, 12, 12], help='width, layers, heads'
+    )
     parser.add_argument('--out', type=Path, help='PICTURE.png by default')
     args = parser.parse_args(argv)
     args.out = args.out or Path(f'{args.picture}.png')
@@ -146,7 +157,87 @@ def draw_masks(args: argparse.Namespace) -> plt.Figure:
     return figure
 
 
-PICTURES = dict(schedules=draw_schedules, masks=draw_masks)
+def build_students(
+    width: int, num_layers: int, num_heads: int
+) -> dict[str, torch.nn.Module]:
+    """The student, and two other BEiT v2's with random weights."""
+    MMLogger.get_instance('plot_fidelity', log_level='WARNING')  # no word a weight
+    arch = dict(
+        embed_dims=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        feedforward_channels=4 * width,
+    )
+    students = {}
+    for name, path in {
+        'DTMPretrainViT': 'dtm_vit-b_300e.py',
+        "mmpretrain's BEiTPretrainViT": 'applicability/beitv2_vit-b_100e.py',
+    }.items():
+        torch.manual_seed(0)
+        config = Config.fromfile(CONFIGS / path).model.backbone
+        students[name] = MODELS.build(
+            dict(config, arch=arch, out_indices=[num_layers - 1])
+        )
+        students[name].init_weights()
+    torch.manual_seed(0)
+    students["timm's Beit"] = Beit(
+        embed_dim=width,
+        depth=num_layers,
+        num_heads=num_heads,
+        init_values=0.1,
+        use_abs_pos_emb=False,
+        use_rel_pos_bias=True,
+    )
+    return students
+
+
+def start_weights(vit: torch.nn.Module) -> dict[str, list[torch.Tensor]]:
+    """Weights by what they are for, one a layer or one in all."""
+    ours = hasattr(vit, 'layers')
+    layers = vit.layers if ours else vit.blocks
+    embedding = vit.patch_embed.projection if ours else vit.patch_embed.proj
+    first = [x.ffn.layers[0][0] if ours else x.mlp.fc1 for x in layers]
+    return {
+        'patch embedding': [embedding.weight],
+        'class token': [vit.cls_token],
+        'mask token': [vit.mask_token] if hasattr(vit, 'mask_token') else [],
+        'query, key, value': [layer.attn.qkv.weight for layer in layers],
+        'first feed-forward layer': [linear.weight for linear in first],
+        "attention's output, by layer": [layer.attn.proj.weight for layer in layers],
+    }
+
+
+@torch.no_grad()
+def draw_start(args: argparse.Namespace) -> plt.Figure:
+    """Weights of all layers, and the deviation of one kind by layer."""
+    students = {
+        name: start_weights(vit) for name, vit in build_students(*args.arch).items()
+    }
+    rows = []
+    for part in next(iter(students.values())):
+        spans = []
+        for weights in students.values():
+            found = [f'{tensor.std():.4f}' for tensor in weights[part]]
+            spans.append(
+                ' to '.join(dict.fromkeys((found or [''])[:: len(found) - 1 or 1]))
+            )
+        rows.append([part, *spans])
+    print(*markdown_table(['standard deviation of', *students], rows), sep='\n')
+    figure, (shapes, depths) = plt.subplots(1, 2, figsize=(10, 3.6), layout='tight')
+    bins = np.linspace(-0.065, 0.065, 131)
+    for color, (name, weights) in zip(LINE_COLORS, students.items(), strict=False):
+        values = torch.cat([w.flatten() for w in weights['query, key, value']]).numpy()
+        density, _ = np.histogram(values, bins, density=True)
+        shapes.stairs(density, bins, color=color, label=name)
+        deviations = [w.std().item() for w in weights["attention's output, by layer"]]
+        depths.plot(range(1, 1 + len(deviations)), deviations, 'o-', color=color)
+    shapes.set(xlabel='weights of query, key and value', ylabel='density', ylim=(0, 62))
+    shapes.legend(frameon=False, loc='upper left', fontsize='small')
+    depths.set(xlabel='layer', ylabel="deviation of attention's output", ylim=0)
+    return figure
+
+
+PICTURES = dict(schedules=draw_schedules, masks=draw_masks, start=draw_start)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -53,3 +53,26 @@ def test_masks__says_and_draws_it(tool, tmp_path, capsys):
     assert float(ours.split()[-1]) == pytest.approx(44.0, abs=0.7)
     assert float(release.split()[-1]) == pytest.approx(41.7, abs=0.7)
     assert out.read_bytes().startswith(b'\x89PNG')
+
+
+def test_start__is_beits_here_and_not_elsewhere(tool, tmp_path, capsys):
+    out = tmp_path / 'start.png'
+    tool.main(['start', '--arch', '96', '3', '3', '--out', str(out)])
+    rows = [
+        line.strip('| ').split(' | ') for line in capsys.readouterr().out.splitlines()
+    ]
+    assert rows[0][1:] == [
+        'DTMPretrainViT',
+        "mmpretrain's BEiTPretrainViT",
+        "timm's Beit",
+    ]
+    found = {row[0]: row[1:] for row in rows[2:8]}
+    spans = [text.split(' to ') for text in found['query, key, value']]
+    assert [float(low) for low, *_ in spans] == pytest.approx(
+        [0.0108, 0.02, 0.02], rel=0.03
+    )
+    # The first and the last of three layers: divided by the root of 2 and of 6.
+    first, last = found["attention's output, by layer"][0].split(' to ')
+    assert float(first) == pytest.approx(0.0108 / 2**0.5, rel=0.03)
+    assert float(last) == pytest.approx(0.0108 / 6**0.5, rel=0.03)
+    assert out.read_bytes().startswith(b'\x89PNG')
