@@ -14,12 +14,35 @@ wherever the files were moved and whatever they are called.
 """
 
 import hashlib
-import json
 from pathlib import Path
+
+from mmdtm.io import read_json
 
 FILE = 'run.json'
 KEY = 'run'  # of a checkpoint's meta
 LINEAGE = ('id', 'config', 'title', 'smoke', 'changes', 'parent')
+# Of a record; what ends in '?' may be missing.
+SHAPE = {
+    'id': str,
+    'config': str,
+    'kind': str,
+    'changes': dict,
+    'parent?': dict,
+    'full_config': {
+        'optim_wrapper?': {'optimizer?': dict},
+        'randomness?': dict,
+        'train_cfg?': dict,
+    },
+    'teachers?': [{'weights_sha256': str}],
+    'files?': dict,
+    'starts': [
+        {
+            'code?': {'commit?': str},
+            'versions?': dict,
+            'hardware?': {'gpus?': [str]},
+        }
+    ],
+}
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -53,15 +76,30 @@ def read_record(folder: str | Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding='utf-8'))
-        record['id'], record['config'], record['kind'], record['starts'][-1]['code']
-        record['full_config'].keys(), chain(record), changes(record)
+        record = read_json(path)
+        if not _fits(record, SHAPE):
+            raise ValueError('its parts are of other kinds')
+        record['starts'][-1]['code'], chain(record), changes(record)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f'{path} is not a record of a run ({error!r}). Remove it: the run is '
             'then shown without what made it.'
         ) from error
     return record
+
+
+def _fits(node: object, shape: object) -> bool:
+    """Whether the parts of a record that others read are of the right kinds."""
+    if isinstance(shape, dict):
+        return isinstance(node, dict) and all(
+            key.endswith('?')
+            and node.get(key[:-1]) is None
+            or _fits(node.get(key.removesuffix('?')), value)
+            for key, value in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(node, list) and all(_fits(child, shape[0]) for child in node)
+    return isinstance(node, shape)  # type: ignore[arg-type]
 
 
 def lineages(lineage: dict | None) -> list[dict]:

@@ -6,10 +6,10 @@ mmengine appends one JSON object a line to
 restarted run leaves one such folder for each start.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmdtm.io import parse_json
 from mmdtm.run_record import read_record
 
 
@@ -24,8 +24,8 @@ class TrainingLog:
             epochs, the epoch it belongs to.
         val: Rows of validations; ``row['step']`` is the number of epochs
             trained (of iterations where the run does not count epochs).
-        broken: Where a line could not be parsed, as ``'FILE:LINE'``; the last
-            line of a run that was killed while writing is the usual case.
+        broken: Where a line is not a row, as ``'FILE:LINE'``; the last line of a
+            run that was killed while writing is the usual case.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class TrainingLog:
         points = [
             (row['step'] / (scale or 1), row[key])
             for row in getattr(self, rows)
-            if key in row
+            if type(row.get(key)) in (int, float)
         ]
         return [x for x, _ in points], [y for _, y in points]
 
@@ -142,14 +142,20 @@ def _read_rows(file: Path, broken: list[str]) -> list[dict]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             row = None
-        if isinstance(row, dict) and 'step' in row:
+        if isinstance(row, dict) and _has_places(row):
             rows.append(row)
         else:
             broken.append(f'{file}:{number}')
     return rows
+
+
+def _has_places(row: dict) -> bool:
+    """Whether a row says with plain numbers where in the run it belongs."""
+    places = [row.get('step'), row.get('epoch', 0), row.get('iter', 0)]
+    return all(type(n) in (int, float) and 0 <= n < 2**53 for n in places)
 
 
 def _continue(old: list[dict], new: list[dict]) -> list[dict]:

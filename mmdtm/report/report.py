@@ -321,7 +321,7 @@ def made_cells(run: Run) -> list[str]:
         f'mmdtm {code.get("version", "?")}{commit}',
         ', '.join(f'{k} {v}' for k, v in (start.get('versions') or {}).items()),
         f'{hardware.get("host", "?")}: {machine} x {hardware.get("processes", 1)}',
-        ', '.join(text[:12] for text in hashes) or DASH,
+        ', '.join(str(text)[:12] for text in hashes) or DASH,
     ]
 
 

@@ -1,10 +1,11 @@
 """Result files: how other tools hand rows to the report (docs/report.md)."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmdtm.io import write_text
+from mmdtm.io import read_json, write_text
 from mmdtm.report.run import Run
 
 
@@ -49,7 +50,7 @@ def read_results(path: Path, name: str, problems: list[str]) -> list[Run]:
         problems: Gets a message for each thing that was left out.
     """
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         problems.append(f'{path}: not readable as JSON ({error}); left out.')
         return []
@@ -83,7 +84,7 @@ def _result(row: dict, kind: str, folder: Path, name: str) -> Run:
         folder,
         {str(key): float(value) for key, value in metrics.items()},
         finished=bool(row.get('finished', True)),
-        seconds=None if row.get('seconds') is None else float(row['seconds']),
+        seconds=None if row.get('seconds') is None else _seconds(row['seconds']),
         chain=(config,) if config else (),
         settings={
             str(key): value if _is_number(value) else str(value)
@@ -110,6 +111,13 @@ def _pictures(row: dict, path: Path, problems: list[str]) -> list[tuple[Path, st
                 f'{path.parent}; left out.'
             )
     return found
+
+
+def _seconds(value) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f'seconds is {value}')
+    return seconds
 
 
 def _is_number(value) -> bool:

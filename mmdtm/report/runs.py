@@ -5,7 +5,6 @@ Nothing that lies there is executed: mmengine's logs, ``run.json`` files
 """
 
 import ast
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mmdtm import run_record
+from mmdtm.io import read_json
 from mmdtm.report.results import read_results
 from mmdtm.report.run import Run
 from mmdtm.training_log import TrainingLog, read_training_log
@@ -106,7 +106,8 @@ def read_run(folder: Path, name: str = '', problems: list[str] | None = None) ->
         'weight decay': optimizer.get('weight_decay'),
         'seed': (config.get('randomness') or {}).get('seed'),
     }
-    run.settings = {k: v for k, v in settings.items() if v is not None} | run.settings
+    plain = {k: v for k, v in settings.items() if type(v) in (int, float, str)}
+    run.settings = plain | run.settings
     run.seconds = _wall_time(folder) or _iteration_time(log)
     _add_progress(run, log, config.get('train_cfg') or {})
     return run
@@ -127,8 +128,11 @@ def _read_folder(
         return results
     try:
         run = read_run(folder, name, problems)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         problems.append(str(error))
+        return more + results
+    except Exception as error:  # of a log's values anything can come
+        problems.append(f'{folder}: not the log of a run ({error!r}); left out.')
         return more + results
     for result in more:  # one result.json beside logs is about the same run
         run.kind, run.name = result.kind, result.name
@@ -179,7 +183,7 @@ def _test_metrics(folder: Path) -> tuple[Path, dict[str, float]]:
     for path in sorted(folder.glob('*/*.json'), reverse=True):
         if TIMESTAMP.match(path.stem) and path.stem == path.parent.name:
             try:
-                content = json.loads(path.read_text(encoding='utf-8'))
+                content = read_json(path)
             except ValueError as error:
                 raise ValueError(f'{path}: not readable as JSON ({error}).') from error
             items = content.items() if isinstance(content, dict) else ()
@@ -202,7 +206,7 @@ def _wall_time(folder: Path) -> float | None:
     """Seconds between the first and the last line of each start's text log."""
     total = 0.0
     for path in folder.glob('*/*.log'):
-        if not TIMESTAMP.match(path.parent.name):
+        if not (TIMESTAMP.match(path.parent.name) and path.is_file()):
             continue
         times = LOGGED_TIME.findall(path.read_text(encoding='utf-8', errors='replace'))
         if times:
@@ -234,7 +238,8 @@ def _add_progress(run: Run, log: TrainingLog, loop: dict) -> None:
     ended = max(0, reached - 1) if unit == 'epochs' else reached
     ended = max([ended, *(row['step'] for row in log.val)])
     last = run.folder / 'last_checkpoint'
-    saved = re.search(r'(\d+)\.pth', last.read_text()) if last.is_file() else None
+    text = last.read_text(errors='replace')[-99:] if last.is_file() else ''
+    saved = re.search(r'(\d{1,15})\.pth', text)
     ended = max(ended, int(saved[1]) if saved else 0)
     if planned is None:
         run.progress = f'{ended} {unit}'
@@ -249,12 +254,13 @@ def _dumped_config(folder: Path, problems: list[str]) -> dict:
     A dumped config has literals and ``dict(...)`` only; a config is code, and a
     report must not run what lies in a folder that somebody sent.
     """
-    path = max(folder.glob('*.py'), key=os.path.getmtime, default=None)
+    files = (file for file in folder.glob('*.py') if file.is_file())
+    path = max(files, key=os.path.getmtime, default=None)
     if path is None:
         return {}
     try:
         tree = ast.parse(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         problems.append(f'{path}: not readable as a config ({error}).')
         return {}
     config = {}
@@ -262,7 +268,7 @@ def _dumped_config(folder: Path, problems: list[str]) -> dict:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 config[node.targets[0].id] = _literal(node.value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a config written by hand may compute what it likes
     return config
 
