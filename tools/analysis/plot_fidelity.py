@@ -97,10 +97,11 @@ def draw_schedules(args: argparse.Namespace) -> plt.Figure:
         )
         counts = range(1, args.tokens + 1)
         percent = [100 * float(shares[n]) for n in counts]
-        often.step(counts, percent, where='mid', color=color, label=name)
-        fewest.plot(sorted(least), [least[k] for k in sorted(least)], 'o-', color=color)
+        often.step(counts, percent, where='mid', color=color)
+        ks = sorted(least)
+        fewest.plot(ks, [least[k] for k in ks], 'o-', color=color, label=name)
     often.set(xlabel='$N_m$ that comes out', ylabel='share of the draws (%)', ylim=0)
-    often.legend(frameon=False)
+    fewest.legend(frameon=False, loc='upper right')  # no curve there for any k
     fewest.set(xlabel='iterations $k$', ylabel='fewest tokens left')
     fewest.set_yscale('log', base=2)
     fewest.yaxis.set_major_formatter('{x:.0f}')
