@@ -15,6 +15,7 @@ a colour and make one line in the third panel.
 
 import argparse
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -73,7 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=float,
         metavar='EPOCHS',
         help="each run's pre-training length, in the order of the runs (default: "
-        "read from the checkpoint's name in the run's config)",
+        "as the runs' records have it)",
     )
     parser.add_argument(
         '--x',
@@ -139,13 +140,25 @@ def accuracy_key(logs: list[TrainingLog]) -> str | None:
 
 def smooth(values: list[float], rows: int) -> np.ndarray:
     """Mean of each value and the ``rows - 1`` before it, as far as they are finite."""
-    values = np.asarray(values, float)
-    padded = np.concatenate([np.full(rows - 1, np.nan), values])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, rows)
-    known = np.isfinite(windows)
-    sums, counts = np.where(known, windows, 0.0).sum(1), known.sum(1)
+    values = np.array(values, float)
+    values[~np.isfinite(values)] = np.nan
     # Where a value is none, the curve has a gap, and the next ones go on.
-    return np.where(np.isfinite(values), sums / np.maximum(counts, 1), np.nan)
+    return np.array([
+        np.nanmean(values[max(0, i + 1 - rows) : i + 1]) if known else np.nan
+        for i, known in enumerate(np.isfinite(values))
+    ])  # fmt: skip
+
+
+def last_values(
+    runs: list[tuple[str, TrainingLog, float | None]], accuracy: str
+) -> dict[str, list[tuple[float, float]]]:
+    """Pre-training epochs and last validation of each name's runs, by length."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for name, log, length in runs:
+        values = log.series('val', accuracy)[1]
+        if length is not None and values:
+            points.setdefault(name, []).append((length, values[-1]))
+    return {name: sorted(found) for name, found in points.items()}
 
 
 def draw(
@@ -170,100 +183,61 @@ def draw(
     Raises:
         ValueError: If there is nothing to draw against the asked-for axis.
     """
-    lengths: dict[str, list[tuple[float, float]]] = {}
-    for name, log, length in runs:
-        values = log.series('val', accuracy)[1] if accuracy else []
-        if length is not None and values:
-            lengths.setdefault(name, []).append((length, values[-1]))
-    by_length = len({epochs for points in lengths.values() for epochs, _ in points}) > 1
-    panels = [] if x == 'pretrain-epochs' else ['loss', 'accuracy']
-    if not accuracy and 'accuracy' in panels:
-        panels.remove('accuracy')
-    if x == 'pretrain-epochs' and not by_length:
+    points = last_values(runs, accuracy) if accuracy else {}
+    lengths = sorted({length for found in points.values() for length, _ in found})
+    labels = {}
+    if x != 'pretrain-epochs':
+        counts_epochs = any(log.iters_per_epoch for _, log, _ in runs)
+        unit = 'epoch' if counts_epochs else 'iteration'
+        labels = dict(loss=(unit, f'training {loss}'))
+        if accuracy:
+            labels['accuracy'] = (unit, accuracy)
+    elif len(lengths) < 2:
         raise ValueError(
             'Accuracy against pre-training length needs validated runs of at least '
             'two lengths. Give the lengths with --pretrain-epochs where the '
-            "configs' checkpoint names do not tell them."
+            "runs' records do not tell them."
         )
-    if by_length and x != 'epoch':
-        panels.append('length')
-
-    names = list(dict.fromkeys(name for name, _, _ in runs))
-    colors = {name: LINE_COLORS[i % len(LINE_COLORS)] for i, name in enumerate(names)}
-    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(4.6 * len(panels), 3.9),
-        squeeze=False,
-        layout='constrained',
+    if x != 'epoch' and len(lengths) > 1:
+        labels['length'] = ('pre-training epochs', f'{accuracy}, last validation')
+    figure, axes = plt.subplot_mosaic(
+        [list(labels)], figsize=(4.6 * len(labels), 3.9), layout='constrained'
     )
-    by_panel = dict(zip(panels, axes[0], strict=True))
-    seen: dict[str, int] = {}
-    for name, log, length in runs:
-        repeat = seen[name] = seen.get(name, -1) + 1
-        label = name if length is None else f'{name}, {length:g} ep. pre-training'
-        style = dict(
-            color=colors[name],
-            label=label,
-            linestyle=LINE_STYLES[repeat % len(LINE_STYLES)],
-        )
-        if 'loss' in by_panel:
-            position, values = log.series('train', loss)
-            if position:
-                by_panel['loss'].plot(position, smooth(values, rows), **style)
-        if 'accuracy' in by_panel:
-            position, values = log.series('val', accuracy)
-            if position:
-                by_panel['accuracy'].plot(
-                    position,
-                    values,
-                    marker=markers[name],
-                    markersize=4,
-                    markevery=max(1, len(position) // 12),
-                    **style,
-                )
-    for name, points in lengths.items():
-        if 'length' in by_panel:
-            by_panel['length'].plot(
-                *zip(*sorted(points), strict=True),
-                color=colors[name],
-                marker=markers[name],
-                label=name,
-            )
-
-    counts_epochs = any(log.iters_per_epoch for _, log, _ in runs)
-    labels = {
-        'loss': ('epoch' if counts_epochs else 'iteration', f'training {loss}'),
-        'accuracy': ('epoch' if counts_epochs else 'iteration', accuracy),
-        'length': ('pre-training epochs', f'{accuracy}, last validation'),
-    }
-    for panel, axis in by_panel.items():
-        axis.set_xlabel(labels[panel][0])
-        axis.set_ylabel(labels[panel][1])
-        if panel == 'length':
-            axis.set_xticks(
-                sorted({epochs for points in lengths.values() for epochs, _ in points})
-            )
-        else:
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    for panel, axis in axes.items():
+        axis.set(xlabel=labels[panel][0], ylabel=labels[panel][1], axisbelow=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axis.grid(color='0.9')
-        axis.set_axisbelow(True)
         axis.spines[['top', 'right']].set_visible(False)
-    # The accuracy's lines have markers too, so they serve for all panels.
-    for panel in ('accuracy', 'loss', 'length'):
-        if panel in by_panel:
-            handles, texts = by_panel[panel].get_legend_handles_labels()
-            if handles:
-                break
-    if handles:
-        figure.legend(
-            handles,
-            texts,
-            loc='outside lower center',
-            frameon=False,
-            ncols=min(len(handles), 2 * len(panels)),
-        )
+
+    names = dict.fromkeys(name for name, _, _ in runs)
+    colors = dict(zip(names, cycle(LINE_COLORS), strict=False))
+    markers = dict(zip(names, cycle(MARKERS), strict=False))
+    styles = {name: cycle(LINE_STYLES) for name in names}
+    for name, log, length in runs:
+        suffix = '' if length is None else f', {length:g} ep. pre-training'
+        look = dict(color=colors[name], ls=next(styles[name]), label=name + suffix)
+        if 'loss' in axes:
+            position, values = log.series('train', loss)
+            axes['loss'].plot(position, smooth(values, rows), **look)
+        if 'accuracy' in axes:
+            position, values = log.series('val', accuracy)
+            every = max(1, len(position) // 12)
+            look |= dict(marker=markers[name], markersize=4, markevery=every)
+            axes['accuracy'].plot(position, values, **look)
+    if 'length' in axes:
+        axes['length'].set_xticks(lengths)
+        for name, found in points.items():
+            look = dict(color=colors[name], marker=markers[name], label=name)
+            axes['length'].plot(*zip(*found, strict=True), **look)
+    # The accuracy's lines have markers too, so that they serve for all panels.
+    panel = next(panel for panel in ('accuracy', 'loss', 'length') if panel in axes)
+    lines = axes[panel].get_lines()
+    figure.legend(
+        handles=lines,
+        loc='outside lower center',
+        frameon=False,
+        ncols=min(len(lines), 2 * len(axes)),
+    )
     return figure
 
 

@@ -65,6 +65,26 @@ def test_panels_hold_the_logged_numbers(tool, runs):
     }
 
 
+def test_a_name_has_one_colour_and_each_of_its_runs_a_line_style(tool, runs):
+    names = [f'DTM={runs}/dtm_100', f'base={runs}/base_100', f'DTM={runs}/dtm_300']
+    found = tool.read_runs(names, None)
+    found[1][1].val.clear()  # the curve of a run that is not validated yet
+    figure = tool.draw(found, 'loss', 'accuracy/top1')
+    for axis in figure.axes[:2]:
+        first, other, second = axis.get_lines()
+        assert first.get_color() == second.get_color() != other.get_color()
+        assert first.get_linestyle() == other.get_linestyle() == '-'
+        assert second.get_linestyle() == '--'
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        'DTM, 100 ep. pre-training',
+        'base, 100 ep. pre-training',
+        'DTM, 300 ep. pre-training',
+    ]
+    dtm, base, _ = legend.legend_handles
+    assert dtm.get_marker() != base.get_marker()
+
+
 def test_given_lengths_win_over_the_configs(tool, runs):
     found = tool.read_runs([f'{runs}/dtm_100', f'{runs}/dtm_300'], [800, 1600])
     figure = tool.draw(found, 'loss', 'accuracy/top1', x='pretrain-epochs')
