@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmdtm import visualization as vis
 from mmdtm.datasets.transforms import BlockMaskGenerator
+from mmdtm.io import atomic_write
 from mmdtm.models.target_generators import OpenCLIPGenerator
 from mmdtm.morphing import bipartite_matching, merge_schedule
 from mmdtm.training_log import read_training_log
@@ -47,7 +48,8 @@ def draw_curves(run: Path, out: Path) -> None:
         panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
         panel.legend(frameon=False)
-    figure.savefig(out / 'loss_curves.png', dpi=110)
+    with atomic_write(out / 'loss_curves.png') as part:
+        figure.savefig(part, dpi=110, format='png')
     plt.close(figure)
 
 
@@ -86,7 +88,8 @@ def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
     ]
     large = np.stack([np.asarray(scene) for scene in scenes])
     page = vis.morphing_sheet(large, masks, assignments, grid, side=176)
-    Image.fromarray(page).save(out / 'morphing.png')
+    with atomic_write(out / 'morphing.png') as part:
+        Image.fromarray(page).save(part, 'PNG')
 
 
 def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None:
@@ -120,7 +123,8 @@ def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None
     page = vis.sheet(rows, ['image', 'truth', *STARTS.values()])
     key = legend(meta['classes'], palette[1:], page.shape[1])
     page = vis.stack([page, key], axis=0, gap=0)
-    Image.fromarray(page).save(out / 'segmentation.png')
+    with atomic_write(out / 'segmentation.png') as part:
+        Image.fromarray(page).save(part, 'PNG')
 
 
 def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:

@@ -35,6 +35,7 @@ from plan import (
 from rich.console import Console
 from rich.table import Table
 
+from mmdtm.io import write_text
 from mmdtm.process_pool import ProcessPool
 from mmdtm.report import build_report, write_result
 from mmdtm.training_log import read_training_log
@@ -148,14 +149,14 @@ def write_results(args: argparse.Namespace, seeds: list[dict]) -> None:
     content = dict(
         quick=args.quick, seeds=[seed['seed'] for seed in seeds], figures=seeds
     )
-    (args.work_dir / 'results.json').write_text(json.dumps(content, indent=2) + '\n')
+    write_text(args.work_dir / 'results.json', json.dumps(content, indent=2) + '\n')
     lines = []
     for part, (_, figures) in TABLES.items():
         heads = [title.replace('\n', ' ') for title in figures.values()]
         lines += ['| | ' + ' | '.join(heads) + ' |', '|---|' + '---:|' * len(heads)]
         lines += [f'| {" | ".join(row)} |' for row in rows_of(seeds, part)]
         lines += ['', caption(args, seeds, part), '']
-    (args.work_dir / 'results.md').write_text('\n'.join(lines).rstrip() + '\n')
+    write_text(args.work_dir / 'results.md', '\n'.join(lines).rstrip() + '\n')
 
 
 def write_report(args: argparse.Namespace, seeds: list[dict]) -> Path:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from mmdtm.io import atomic_write
+from mmdtm.io import atomic_write, write_text
 
 MODEL = dict(
     embed_dim=128,
@@ -188,12 +188,11 @@ def train(
 
 def save(model, model_config: dict, out: Path, figures: dict) -> None:
     """Write the folder that ``OpenCLIPGenerator`` and open_clip read."""
-    out.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     with atomic_write(out / 'toy.safetensors') as part:
         save_file(weights, part)
-    (out / 'toy.json').write_text(json.dumps(model_config, indent=2) + '\n')
-    (out / 'metrics.json').write_text(json.dumps(figures, indent=2) + '\n')
+    write_text(out / 'toy.json', json.dumps(model_config, indent=2) + '\n')
+    write_text(out / 'metrics.json', json.dumps(figures, indent=2) + '\n')
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ from mmdtm.evaluation.patch_zero_shot import (
     patch_features,
     patch_logits,
 )
-from mmdtm.io import write_text
+from mmdtm.io import atomic_write, write_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -242,7 +242,8 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             boxes,
         )
         file = args.out / picture_name(path, names)
-        Image.fromarray(page).save(file)
+        with atomic_write(file) as part:
+            Image.fromarray(page).save(part, 'PNG')
         yield dict(
             image=str(path),
             label=classes.names[target],

@@ -27,6 +27,7 @@ from PIL import Image
 from mmdtm import visualization as vis
 from mmdtm.evaluation.labelled_images import find_images, read_image
 from mmdtm.evaluation.patch_zero_shot import view_transform
+from mmdtm.io import atomic_write
 from mmdtm.morphing import bipartite_matching, merge_schedule
 
 
@@ -170,7 +171,8 @@ def main(argv: list[str] | None = None) -> int:
                 image, generator(view), grid, num_morphed, args.num_iters, args.fill
             )
             file = args.out / picture_name(path, names)
-            Image.fromarray(page).save(file)
+            with atomic_write(file) as part:
+                Image.fromarray(page).save(part, 'PNG')
             print(f'wrote {file}')
             written += 1
     except (FileNotFoundError, ValueError) as error:
