@@ -13,6 +13,7 @@ So a fine-tuning knows its pre-training by the checkpoint that it loaded,
 wherever the files were moved and whatever they are called.
 """
 
+import ast
 import hashlib
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def config_name(file: str | Path | None) -> str:
         if path.is_relative_to(configs):
             return path.relative_to(configs).as_posix()
     return path.as_posix()
+
+
+def config_docstring(file: str | Path) -> tuple[str, str]:
+    """What a config says of itself, without executing it.
+
+    Args:
+        file: The config file.
+
+    Returns:
+        First line and rest of its docstring; both empty if it has none, or is not a
+        Python file.
+    """
+    if Path(file).suffix != '.py':
+        return '', ''
+    tree = ast.parse(Path(file).read_text(encoding='utf-8'))
+    title, _, rest = (ast.get_docstring(tree) or '').partition('\n')
+    return title, rest
 
 
 def read_record(folder: str | Path) -> dict | None:

@@ -20,7 +20,7 @@ from torch import nn
 
 from mmdtm import __version__
 from mmdtm.models.target_generators import TargetGenerator
-from mmdtm.run_record import PACKAGE, config_name, hash_file
+from mmdtm.run_record import PACKAGE, config_docstring, config_name, hash_file
 
 from .launch import fit_to_device, nodes
 
@@ -46,6 +46,7 @@ def new_record(
         processes: That work together.
         device: Type of device, ``'cuda'`` or ``'cpu'``.
     """
+    file = cfg.filename or ''
     start = dict(
         time=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         command=shlex.join(sys.argv),
@@ -56,8 +57,9 @@ def new_record(
     )
     return dict(
         id=uuid.uuid4().hex[:16],  # from the system, not from a seeded generator
-        config=config_name(cfg.filename),
-        title=_title(cfg.filename),
+        config=config_name(file),
+        # Of a config from a string, the file is gone.
+        title=config_docstring(file)[0] if os.path.isfile(file) else '',
         kind=describe_kind(model),
         smoke=bool(cfg.get('smoke')),
         changes={} if cfg.get('smoke') else _changes(cfg),
@@ -188,15 +190,6 @@ def _flat(node: dict, prefix: str = '') -> dict:
         else:
             found[f'{prefix}{key}'] = json.loads(json.dumps(value, default=str))
     return found
-
-
-def _title(file: str | None) -> str:
-    """First line of a config's docstring."""
-    try:
-        text = Path(file or '').read_text(encoding='utf-8')
-    except OSError:
-        return ''
-    return text[3:].split('\n')[0].strip() if text.startswith('"""') else ''
 
 
 def _git(*args: str) -> str:

@@ -4,10 +4,11 @@ A docstring is not inherited through ``_base_``, so that a config that changes
 another one does not claim its place in the paper's tables.
 """
 
-import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from mmdtm.run_record import config_docstring
 
 STAGES = ('pre-training', 'fine-tuning', 'linear probe', 'segmentation', 'transfer')
 BEYOND = 'beyond the paper'
@@ -52,8 +53,7 @@ def read_card(path: str | Path) -> Card:
     Raises:
         ValueError: If the card lacks a field, or a field is not as it should be.
     """
-    text = ast.get_docstring(ast.parse(Path(path).read_text(encoding='utf-8'))) or ''
-    title, _, rest = text.partition('\n')
+    title, rest = config_docstring(path)
     notes, *parts = re.split(r'^([A-Z][\w ]*):[ ]+', rest, flags=re.MULTILINE)
     fields = {
         name: ' '.join(value.replace('\\\n', ' ').split())

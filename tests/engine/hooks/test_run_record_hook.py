@@ -131,6 +131,21 @@ def test_only_our_own_configs_have_short_names(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ("# Mine.\n'Two lines.\\n\\nSecond.'\na = 1\n", ('Two lines.', '\nSecond.')),
+        ('r"""\nBelow.\n"""', ('Below.', '')),
+        ('a = 1\n"""Not at the top."""\n', ('', '')),
+    ],
+)
+def test_a_config_says_what_it_is(tmp_path, text, said):
+    file = tmp_path / 'config.py'
+    file.write_text(text)
+    assert run_record.config_docstring(str(file)) == said
+    assert run_record.config_docstring(file.with_suffix('.yaml')) == ('', '')
+
+
+@pytest.mark.parametrize(
     ('name', 'kind'),
     [
         ('dtm_vit-s_300e', 'pre-training'),
