@@ -251,8 +251,8 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3).
     """
     numbers = range(1, int(boxes.max()) + 1)
-    drawn = outline(image, boxes, _INK, width=4, only=numbers)
-    drawn = Image.fromarray(outline(drawn, boxes, _PAPER, width=2, only=numbers))
+    framed = outline(image, boxes, _INK, width=4, only=numbers)
+    drawn = Image.fromarray(outline(framed, boxes, _PAPER, width=2, only=numbers))
     pen = ImageDraw.Draw(drawn)
     height, width = image.shape[0] // len(boxes), image.shape[1] // boxes.shape[1]
     for number in numbers:
