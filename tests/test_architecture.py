@@ -15,7 +15,8 @@ ARROWS = {
     'compat': '',
     'io': '',
     'process_pool': '',
-    'prepare': 'compat io',
+    'hub': '',
+    'prepare': 'compat io hub',
     'run_record': 'io',
     'training_log': 'run_record',
     'visualization': 'morphing',
@@ -26,7 +27,7 @@ ARROWS = {
     'engine': 'prepare io run_record datasets models evaluation visualization',
     'smoke': 'io run_record models engine',
     'reproduce': 'io run_record report smoke',
-    'plugin': 'datasets models evaluation engine',
+    'plugin': 'hub datasets models evaluation engine',
 }
 
 

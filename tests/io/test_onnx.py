@@ -10,8 +10,8 @@ from test_converters import classifier, fill, pretrained
 from tiny import ARCH
 from tiny_run import run_tool
 
-from mmdtm.io.onnx import write_onnx
 from mmdtm.models.backbones import DTMViT
+from mmdtm.models.onnx import write_onnx
 
 
 def run(file, images: torch.Tensor) -> torch.Tensor:

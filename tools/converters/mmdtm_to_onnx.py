@@ -11,8 +11,8 @@ import argparse
 import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.io.onnx import write_onnx
 from mmdtm.io.weights import read_weights
+from mmdtm.models.onnx import write_onnx
 
 
 def main() -> None:

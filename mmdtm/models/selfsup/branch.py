@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
+from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -111,7 +112,7 @@ def first_view(inputs: torch.Tensor | list) -> torch.Tensor:
     return inputs[0] if isinstance(inputs, (list, tuple)) else inputs
 
 
-class MaskedInput:
+class MaskedInput(BaseSelfSupervisor):
     """Hands the batch's masks to ``loss``, for self-supervisors that need them."""
 
     def forward(

@@ -7,8 +7,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .atomic import atomic_write
-from .converters import IMAGE_MEAN, IMAGE_STD, State, backbone_weights, describe
+from mmdtm.io import atomic_write
+from mmdtm.io.converters import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    State,
+    backbone_weights,
+    describe,
+)
+
+from .backbones import DTMViT
 
 OUTPUTS = ('tokens', 'features', 'logits')
 
@@ -33,8 +41,6 @@ class Exportable(nn.Module):
     """
 
     def __init__(self, state: State, img_size: int | None = None) -> None:
-        from mmdtm.models.backbones import DTMViT
-
         super().__init__()
         weights = backbone_weights(state)
         weights.pop('mask_token', None)
