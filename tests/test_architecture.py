@@ -18,7 +18,7 @@ ARROWS = {
     'hub': '',
     'prepare': 'compat io hub',
     'run_record': 'io',
-    'training_log': 'run_record',
+    'training_log': 'io run_record',
     'visualization': 'morphing',
     'report': 'io run_record training_log',
     'models': 'prepare io morphing',
