@@ -35,7 +35,7 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# The seed fixes the initialisation, the data order, crops, masks and the draws of
-# the morphing. A resumed run goes on with the data order and the morphing's draws;
-# crops and masks begin again with the stream of the first epoch.
+# The seed fixes the initialisation, the data order, crops, masks and all other draws,
+# also of a resumed run. deterministic=True has GPUs repeat results to the bit, at a
+# price in speed (docs/resume.md).
 randomness = dict(seed=0)

@@ -2,6 +2,6 @@
 
 import mmdtm.prepare  # noqa: F401
 
-from . import hooks, optimizers
+from . import hooks, loops, optimizers
 
-__all__ = ['hooks', 'optimizers']
+__all__ = ['hooks', 'loops', 'optimizers']

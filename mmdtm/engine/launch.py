@@ -64,6 +64,9 @@ def load_config(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config) -> Runner:
     """Builds the config's runner for this machine, see :func:`fit_to_device`."""
     _check_schedule(cfg)
+    if cfg.get('randomness', {}).get('deterministic'):
+        # Else torch refuses to call cuBLAS, which reads it when it starts.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     fit_to_device(cfg)
     _start_from_one_place(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

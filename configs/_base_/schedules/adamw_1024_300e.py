@@ -37,7 +37,7 @@ cosine = dict(
 )
 param_scheduler = [warm_up, cosine]
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300)  # table 12
+train_cfg = dict(type='ExactEpochBasedTrainLoop', max_epochs=300)  # table 12
 
 # --auto-scale-lr scales the rate from this batch to the actual one.
 auto_scale_lr = dict(base_batch_size=1024)

@@ -32,7 +32,7 @@ cosine = dict(
 param_scheduler = [warm_up, cosine]
 
 # Table 13: 300 (S), 100 (B), 50 (L).
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=1)
+train_cfg = dict(type='ExactEpochBasedTrainLoop', max_epochs=100, val_interval=1)
 
 # --auto-scale-lr scales the rate from this batch to the actual one.
 auto_scale_lr = dict(base_batch_size=1024)

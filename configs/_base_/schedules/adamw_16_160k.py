@@ -30,7 +30,7 @@ param_scheduler = [
 ]
 
 train_cfg = dict(
-    type='IterBasedTrainLoop',
+    type='ExactIterBasedTrainLoop',
     max_iters=160000,  # table 14
     val_interval=16000,
 )

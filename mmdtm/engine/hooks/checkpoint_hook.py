@@ -78,6 +78,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 )
             self.last_ckpt = self._path(step)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+            runner.call_hook('before_checkpoint')  # in all processes, unlike the next
             runner.save_checkpoint(
                 self.out_dir,
                 self.filename_tmpl.format(step),
