@@ -8,6 +8,7 @@ import signal
 import socket
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from mmengine.config import Config
@@ -69,6 +70,16 @@ def test_a_run_that_is_over_before_its_rate_falls_is_refused(tmp_path):
     launch._check_schedule(parse(tmp_path, text.format(11)))
     shorter = ('--cfg-options', 'param_scheduler.0.end=2', 'param_scheduler.1.begin=2')
     launch._check_schedule(parse(tmp_path, text.format(10), *shorter))
+
+
+def test_deterministic_runs_may_use_cublas(tmp_path, monkeypatch):
+    """torch refuses its calls without, see torch.use_deterministic_algorithms."""
+    monkeypatch.setattr(launch.Runner, 'from_cfg', mock.MagicMock())
+    for deterministic in (False, True):
+        monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+        text = f'model = dict()\nrandomness = dict(deterministic={deterministic})'
+        launch.build_runner(parse(tmp_path, text))
+        assert ('CUBLAS_WORKSPACE_CONFIG' in os.environ) == deterministic
 
 
 GPU_CONFIG = """

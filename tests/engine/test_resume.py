@@ -16,70 +16,111 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 CONFIG = CONFIGS / 'dtm_vit-b_300e.py'
 
 
-class DrawRecorder(Hook):
-    """Notes what each training step drew, and its learning rate."""
+# What draws in a training step: drop path and the morphing; MAE's and BYOL's masks
+# and crops; mixup; dropout, in a loop of iterations.
+DRAWING = [
+    'dtm_vit-b_300e.py',
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            'baseline/token-wise_vit-s_300e.py',
+            'ablation/kmeans_vit-b_300e.py',
+            'ablation/layer-wise-kmeans_vit-b_300e.py',
+            'beyond/dpc-knn_vit-b_100e.py',
+            'slip/slip-dtm_vit-b_300e.py',
+            'applicability/mae-dtm_vit-b_100e.py',
+            'applicability/byol-dtm_vit-b_100e.py',
+            'applicability/beitv2-dtm_vit-b_100e.py',
+            'distillation/dtm_vit-b_50e.py',
+            'distillation/layer-wise-bipartite_vit-b_50e.py',
+            'finetune/dtm_vit-b_100e_in1k.py',
+            'linear_probe/dtm_vit-b_50e_in1k.py',
+            'transfer/dtm_vit-b_100e_cifar10.py',
+            'segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py',
+        )
+    ),
+]
 
-    def __init__(self, rows: list) -> None:
-        self.rows = rows
+
+class Steps(Hook):
+    """Notes what each training step drew, learned from and lost; ends the run."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, rows: list, stop: int | None = None) -> None:
+        self.rows, self.stop = rows, stop
 
     def before_train(self, runner) -> None:
-        morphing, draw = runner.model.morphing, runner.model.morphing.assign
+        torch.manual_seed(len(self.rows) + bool(self.stop))  # as after other work
+        morphing = getattr(runner.model, 'morphing', None)
+        self.draws = []
+        if morphing is not None:
+            draw = morphing.assign
 
-        def noted(tokens, level_draw):
-            self.rows[-1]['draws'].append(level_draw)
-            return draw(tokens, level_draw)
+            def noted(tokens, level_draw, **shared):
+                self.draws.append(level_draw)
+                return draw(tokens, level_draw, **shared)
 
-        morphing.assign = noted
+            morphing.assign = noted
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         lr = runner.optim_wrapper.get_lr()['lr']
-        names = [sample.img_path for sample in data_batch['data_samples']]
-        self.rows.append(dict(draws=[], lr=lr, images=names))
+        images = [sample.img_path for sample in data_batch['data_samples']]
+        loss = outputs['loss'].item()
+        self.rows.append((runner.iter + 1, batch_idx, loss, lr, images, self.draws))
+        self.draws = []
+        if runner.iter + 1 == self.stop:
+            raise SystemExit(9)
 
 
-def train(folder: Path, epochs: int, resume: bool = False) -> tuple[list, dict]:
-    """Steps as they went, and the last checkpoint."""
+def train(
+    folder: Path, name: str = DRAWING[0], stop: int | None = None, resume: bool = False
+) -> list:
+    """Four steps in two epochs, as they went; a resumed run has two workers."""
     Visualizer._instance_dict.clear()
-    cfg = Config.fromfile(CONFIG)
-    cfg.work_dir = str(folder)
-    cfg.launcher = 'none'
-    cfg.experiment_name = f'{folder.name}{epochs}'
+    cfg = Config.fromfile(CONFIGS / name)
+    cfg.work_dir, cfg.launcher = str(folder), 'none'
+    cfg.experiment_name = f'{folder.name}{stop}{resume}'
     shrink(cfg, folder.parent / 'made_data')
-    cfg.param_scheduler[0].end = 1
-    cfg.param_scheduler[1].update(begin=1, end=3, T_max=2)
-    cfg.train_cfg.max_epochs = epochs
+    last = {name: 2 * value for name, value in cfg.train_cfg.items() if 'max' in name}
+    cfg.train_cfg.update(last)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1, save_best=None)
     if resume:
         cfg.resume, cfg.load_from = True, find_checkpoint(str(folder))
+        cfg.train_dataloader.num_workers = 2
     rows, runner = [], build_runner(cfg)
-    runner.register_hook(DrawRecorder(rows))
-    runner.train()
-    saved = torch.load(folder / f'epoch_{epochs}.pth', weights_only=False)
-    return rows, saved
+    runner.register_hook(Steps(rows, stop))
+    try:
+        runner.train()
+    except SystemExit as end:
+        assert end.code == 9 and stop
+    return rows
 
 
-def test_resumed_run_goes_on_as_the_unbroken_one(tmp_path):
-    unbroken, whole = train(tmp_path / 'unbroken', 3)
-    begun, first = train(tmp_path / 'broken', 1)
-    rest, last = train(tmp_path / 'broken', 3, resume=True)
-    assert len(begun) == len(rest) // 2 == len(unbroken) // 3 == 2
-    assert begun + rest == unbroken
-    draws = [draw for row in unbroken for draw in row['draws']]
-    assert len(draws) == len(set(draws)) == 2 * len(unbroken)  # two levels
+@pytest.mark.filterwarnings('ignore:No GPU here')
+@pytest.mark.parametrize('name', DRAWING)
+def test_resumed_run_goes_on_as_the_unbroken_one(tmp_path, name):
+    whole = train(tmp_path / 'unbroken', name)
+    assert [row[0] for row in whole] == [1, 2, 3, 4]
+    assert len({row[2] for row in whole}) == 4, 'losses'
+    draws = [draw for row in whole for draw in row[-1]]
+    assert len(draws) == len(set(draws))
+    begun = train(tmp_path / 'broken', name, stop=1)
+    rest = train(tmp_path / 'broken', name, resume=True)
+    assert begun + rest == whole and len(rest) == 3
 
-    for name in ('optimizer', 'param_schedulers'):
-        assert name in last
-    state, expected = last['optimizer'], whole['optimizer']
-    steps = [{float(s['step']) for s in o['state'].values()} for o in (state, expected)]
-    assert steps == [{6.0}, {6.0}]
-    assert [g['lr'] for g in state['param_groups']] == [
-        g['lr'] for g in expected['param_groups']
+    ends = [
+        torch.load(tmp_path / run / 'iter_4.pth', weights_only=False)
+        for run in ('unbroken', 'broken')
     ]
-    assert last['param_schedulers'] == whole['param_schedulers']
-    assert last['meta']['iter'] == 6
+    for part in ('state_dict', 'optimizer'):
+        torch.testing.assert_close(ends[0][part], ends[1][part], rtol=0, atol=0)
+    assert ends[0]['param_schedulers'] == ends[1]['param_schedulers']
 
 
 def test_the_checkpoint_holds_no_teacher(tmp_path):
-    _, saved = train(tmp_path / 'run', 1)
+    train(tmp_path / 'run')
+    saved = torch.load(tmp_path / 'run/iter_4.pth', weights_only=False)
     names = set(saved['state_dict'])
     assert {name.split('.')[0] for name in names} <= {
         'backbone', 'head', 'morphing', 'data_preprocessor',
