@@ -165,36 +165,6 @@ def draw_panel(
     return vis.stack(blocks, axis=0, gap=4)
 
 
-def draw_image(
-    image: np.ndarray,
-    title: str,
-    target: int,
-    names: list[str],
-    panels: list[tuple[str, PatchPredictions]],
-    boxes: np.ndarray,
-) -> np.ndarray:
-    """The whole picture of one image: itself, and a picture for each panel.
-
-    Args:
-        image: uint8 (H, W, 3), fitted to the grid.
-        title: Its heading.
-        target: True class.
-        names: Of the classes.
-        panels: Title and predictions of each picture.
-        boxes: From ``spread_boxes``.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
-    key = vis.correctness_key(image.shape[1])
-    columns = [vis.stack([vis.draw_boxes(image, boxes), key], axis=0, gap=4)]
-    columns += [
-        draw_panel(image, predictions, target, names, boxes)
-        for _, predictions in panels
-    ]
-    return vis.sheet([columns], [title, *(title for title, _ in panels)])
-
-
 def analyse(args: argparse.Namespace) -> Iterator[dict]:
     """Draw image after image, yielding what was found in each.
 
@@ -220,27 +190,26 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             continue
         _, tokens = clip(view)
         merged = morph_tokens(tokens, remain, args.num_iters)
-        panels = []
-        for title, assignment in (
-            (f'without morphing: {tokens.shape[1]} tokens', None),
-            (f'with morphing: {remain} tokens, {args.num_iters} iterations', merged),
-        ):
+        pixels = vis.denormalize(view, clip.mean, clip.std)[0]
+        image = vis.fit_to_grid(pixels, clip.grid_size, args.side)
+        key = vis.correctness_key(image.shape[1])
+        columns = [vis.stack([vis.draw_boxes(image, boxes), key], axis=0, gap=4)]
+        right = []
+        for assignment in (None, merged):
             logits = patch_logits(
                 patch_features(tokens, assignment), classifier, clip.scale
             )
             predictions = judge(
                 logits, torch.tensor([target], device=logits.device), distances
             )
-            panels.append((title, predictions))
-        pixels = vis.denormalize(view, clip.mean, clip.std)[0]
-        page = draw_image(
-            vis.fit_to_grid(pixels, clip.grid_size, args.side),
+            columns.append(draw_panel(image, predictions, target, classes.names, boxes))
+            right.append(int(predictions.right.sum()))
+        titles = [
             f'{path.name}: {classes.names[target]}',
-            target,
-            classes.names,
-            panels,
-            boxes,
-        )
+            f'without morphing: {tokens.shape[1]} tokens',
+            f'with morphing: {remain} tokens, {args.num_iters} iterations',
+        ]
+        page = vis.sheet([columns], titles)
         file = args.out / picture_name(path, names)
         with atomic_write(file) as part:
             Image.fromarray(page).save(part, 'PNG')
@@ -249,8 +218,8 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             label=classes.names[target],
             picture=str(file),
             patches=tokens.shape[1],
-            right_without=int(panels[0][1].right.sum()),
-            right_with=int(panels[1][1].right.sum()),
+            right_without=right[0],
+            right_with=right[1],
         )
 
 

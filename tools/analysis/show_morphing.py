@@ -108,21 +108,12 @@ def draw_image(
         for remain in num_morphed:
             schedule = merge_schedule(tokens.shape[1], remain, k)
             assignment = bipartite_matching(tokens, schedule)
-            picture = vis.draw_groups(
-                image, assignment.labels[0].cpu().numpy().reshape(grid), fill
-            )
-            note = (
-                ''
-                if assignment.num_morphed == remain
-                else f'stops at {assignment.num_morphed} tokens'
-            )
-            row.append(
-                vis.stack(
-                    [picture, vis.text_block([note], width, size=12, faint=True)],
-                    axis=0,
-                    gap=0,
-                )
-            )
+            labels = assignment.labels[0].cpu().numpy().reshape(grid)
+            note = f'stops at {assignment.num_morphed} tokens'
+            note = '' if assignment.num_morphed == remain else note
+            text = vis.text_block([note], width, size=12, faint=True)
+            picture = vis.draw_groups(image, labels, fill)
+            row.append(vis.stack([picture, text], axis=0, gap=0))
         rows.append(row)
     titles = ['', f'{tokens.shape[1]} tokens']
     return vis.sheet(rows, titles + [f'N_m = {remain}' for remain in num_morphed])
@@ -146,16 +137,8 @@ def main(argv: list[str] | None = None) -> int:
         generator = load_generator(args)
         transform = view_transform(generator)
         grid = generator.grid_size
-        total = grid[0] * grid[1]
-        num_morphed = args.num_morphed or sorted(
-            {
-                max(1, total * 3 // 4),
-                max(1, total // 2),
-                max(1, total // 4),
-                max(1, total // 14),
-            },
-            reverse=True,
-        )
+        parts = [max(1, grid[0] * grid[1] * part // 28) for part in (21, 14, 7, 2)]
+        num_morphed = args.num_morphed or list(dict.fromkeys(parts))
         args.out.mkdir(parents=True, exist_ok=True)
         for path in find_all(args.images):
             try:
