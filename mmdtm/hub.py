@@ -63,6 +63,8 @@ def find_config(name: str | Path) -> Path:
 
 def get_config(name: str | Path) -> Config:
     """Load a config by name or path; see :func:`find_config`."""
+    import mmdtm.prepare  # noqa: F401  (lets its bases be found)
+
     return Config.fromfile(find_config(name))
 
 

@@ -1,4 +1,4 @@
-"""What tools/train.py and tools/test.py share: from arguments to a Runner."""
+"""What training and testing share: from arguments to a Runner."""
 
 import argparse
 import atexit
@@ -20,11 +20,13 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmdtm.hub import get_config
+
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that training and testing have in common."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or name (mmdtm configs)')
     parser.add_argument(
         '--work-dir',
         help='where logs and checkpoints go; work_dirs/<config name> by default',
@@ -50,7 +52,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the config, and merges what both tools' arguments say into it."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = get_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:

@@ -172,7 +172,7 @@ def _changes(cfg: Config) -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # said once, when the run's own was fitted
         fit_to_device(file)
-    old, new = _flat(file.to_dict()), _flat(cfg.to_dict())
+    old, new = flatten(file.to_dict()), flatten(cfg.to_dict())
     return {
         name: new.get(name)
         for name in sorted(old.keys() | new.keys())
@@ -181,12 +181,12 @@ def _changes(cfg: Config) -> dict:
     }
 
 
-def _flat(node: dict, prefix: str = '') -> dict:
+def flatten(node: dict, prefix: str = '') -> dict:
     """Values by dotted name, as JSON has them; lists are values."""
     found: dict = {}
     for key, value in node.items():
         if isinstance(value, dict):
-            found |= _flat(value, f'{prefix}{key}.')
+            found |= flatten(value, f'{prefix}{key}.')
         else:
             found[f'{prefix}{key}'] = json.loads(json.dumps(value, default=str))
     return found
