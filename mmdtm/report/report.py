@@ -1,13 +1,14 @@
 """One table of all runs beside the paper's tables: Markdown, JSON, HTML."""
 
 import base64
-import html
 import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
 
 from mmdtm.io import write_text
 from mmdtm.report.paper import Cell, Table, paper_tables
@@ -183,63 +184,26 @@ class Report:
         Whatever comes from a run is escaped: as text of an element, as an
         attribute, or inside the JSON that the page's script reads.
         """
-        page = (files(__package__) / 'page.html').read_text(encoding='utf-8')
         finished = sum(run.finished is True for run in self.runs)
         summary = f'{len(self.runs)} runs, {finished} finished'
         if self.problems:
             summary += f', {len(self.problems)} left out'
         pictures = [(run, *picture) for run in self.runs for picture in run.pictures]
         several = len({id(run) for run, _, _ in pictures}) > 1
-        parts = {
-            '<!--SUMMARY-->': html.escape(summary),
-            '<!--HEAD-->': _html_head(self.header()),
-            '<!--ROWS-->': '\n'.join(map(self._html_row, range(len(self.runs)))),
-            '<!--PICTURES-->': '\n'.join(
-                _html_picture(file, f'{run.name}: {caption}' if several else caption)
+        page = Environment(autoescape=True, undefined=StrictUndefined)
+        page.policies['json.dumps_kwargs'] = dict(allow_nan=False)
+        text = (files(__package__) / 'page.html').read_text(encoding='utf-8')
+        return page.from_string(text).render(
+            report=self,
+            summary=summary,
+            tables=paper_tables().values(),
+            made_header=MADE_HEADER,
+            made_cells=made_cells,
+            pictures=[
+                (f'{run.name}: {caption}' if several else caption, file, _data(file))
                 for run, file, caption in pictures
-            ),
-            '<!--PROBLEMS-->': '\n'.join(
-                f'<li>{html.escape(problem)}</li>' for problem in self.problems
-            ),
-            '<!--PAPER-->': '\n'.join(map(self._html_table, paper_tables().values())),
-            '<!--MADE-HEAD-->': _html_head(MADE_HEADER),
-            '<!--MADE-->': '\n'.join(
-                f'<tr>{"".join(map(_html_cell, made_cells(run)))}</tr>'
-                for run in self.runs
-                if run.record
-            ),
-            '<!--DATA-->': _script_json(self._curves()),
-        }
-        # Cut at the markers once: what a run brings in is never looked at again.
-        for marker in parts:
-            page = page.replace(marker, f'\0{marker}\0')
-        return ''.join(parts.get(piece, piece) for piece in page.split('\0'))
-
-    def _html_row(self, number: int) -> str:
-        run = self.runs[number]
-        cells = ''.join(_html_cell(text, value) for text, value in self.cells(run)[1:])
-        name = html.escape(run.name)
-        return (
-            f'<tr data-run="{number}" data-kind="{html.escape(run.kind)}">'
-            f'<th scope="row" title="{name}" data-sort="{name}">{name}</th>{cells}</tr>'
-        )
-
-    def _html_table(self, table: Table) -> str:
-        rows = ''
-        for name, cells in table.rows.items():
-            texts = (
-                f'<td class="number">{html.escape(str(cell))}'
-                f'<b>{html.escape(self.ours(cell))}</b></td>'
-                for cell in cells
-            )
-            rows += f'<tr><th scope="row">{html.escape(name)}</th>{"".join(texts)}</tr>'
-        wide = ' class="many"' if len(table.columns) > 4 else ''
-        notes = ''.join(f'<p class="muted">{html.escape(n)}</p>' for n in table.notes)
-        return (
-            f'<section{wide}><h3>Table {table.number}: '
-            f'{html.escape(table.title)}</h3><div class="scroll"><table><thead><tr>'
-            f'{_html_head(["", *table.columns])}</tr></thead><tbody>{rows}</tbody>'
-            f'</table></div>{notes}</section>'
+            ],
+            curves=self._curves(),
         )
 
     def _curves(self) -> list[dict]:
@@ -325,32 +289,9 @@ def made_cells(run: Run) -> list[str]:
     ]
 
 
-def _html_head(names: Iterable[str]) -> str:
-    return ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
-
-
-def _html_cell(text: str, value: float | str | None = '') -> str:
-    number = ' class="number"' if value is None or isinstance(value, float) else ''
-    sort = '' if value is None else html.escape(str(value))
-    return f'<td{number} data-sort="{sort}">{html.escape(text)}</td>'
-
-
-def _html_picture(file: Path, caption: str) -> str:
+def _data(file: Path) -> str:
+    """A picture's file as a URL; '' if a page cannot show it."""
     kind = PICTURE_TYPES.get(file.suffix.lower())
-    text = html.escape(caption)
     if kind is None or file.stat().st_size > MAX_PICTURE_BYTES:
-        reason = f'{file.name} is not a PNG, JPEG or WebP below 8 MB'
-        return (
-            f'<figure><figcaption>{text} ({html.escape(reason)})</figcaption></figure>'
-        )
-    data = base64.b64encode(file.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{text}" src="data:image/{kind};base64,{data}">'
-        f'<figcaption>{text}</figcaption></figure>'
-    )
-
-
-def _script_json(data) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(',', ':'), allow_nan=False)
-    return text.replace('&', '\\u0026').replace('<', '\\u003c').replace('>', '\\u003e')
+        return ''
+    return f'data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}'

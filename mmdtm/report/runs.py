@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mmdtm import run_record
 from mmdtm.io import read_json
@@ -101,7 +102,7 @@ def read_run(folder: Path, name: str = '', problems: list[str] | None = None) ->
     run.tidy(problems)
     config = _add_record(run, place, problems)
     optimizer = (config.get('optim_wrapper') or {}).get('optimizer') or {}
-    settings = {
+    settings: dict[str, Any] = {
         'lr': optimizer.get('lr'),
         'weight decay': optimizer.get('weight_decay'),
         'seed': (config.get('randomness') or {}).get('seed'),
