@@ -2,8 +2,8 @@
 
 A name is the config's path below ``configs/`` without ``.py``, as in records, reports
 and the model index: ``'dtm_vit-b_300e'``, ``'finetune/dtm_vit-b_100e_in1k'``. Bases of
-a config of one's own take it with ``.py`` behind ``mmdtm::``. ``import mmdtm.plugin``
-makes the names known to mmpretrain as well.
+a config of one's own take it with ``.py`` behind ``mmdtm::``, once this module is
+imported. ``import mmdtm.plugin`` makes the names known to mmpretrain as well.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def find_config(name: str | Path) -> Path:
 
 def get_config(name: str | Path) -> Config:
     """Load a config by name or path; see :func:`find_config`."""
-    import mmdtm.prepare  # noqa: F401  (lets its bases be found)
+    import mmdtm.prepare  # noqa: F401  (lets mmpretrain's bases be found)
 
     return Config.fromfile(find_config(name))
 
@@ -202,3 +202,6 @@ def connect_mmpretrain() -> None:
     hub._register_mmpretrain_models = staticmethod(register_all)
     hub.get = staticmethod(get_metainfo)
     base.get_model = get_model
+
+
+connect_mmengine()

@@ -1,8 +1,8 @@
 """Importing this module makes OpenMMLab's libraries ready for mmdtm.
 
 Every package that uses them imports it first, once for all: breaks of the
-dependencies are mended, checkpoints are read as weights only, mmdtm's configs are
-found by name, and what the libraries print at every import is dropped.
+dependencies are mended, checkpoints are read as weights only, and what the
+libraries print at every import is dropped.
 """
 
 import functools
@@ -11,7 +11,6 @@ import warnings
 import mmengine.logging
 
 from mmdtm import compat
-from mmdtm.hub import connect_mmengine
 from mmdtm.io.checkpoints import guard_mmengine
 
 
@@ -38,4 +37,3 @@ def silence_imports() -> None:
 silence_imports()
 compat.apply()
 guard_mmengine()
-connect_mmengine()

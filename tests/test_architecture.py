@@ -15,8 +15,8 @@ ARROWS = {
     'compat': '',
     'io': '',
     'process_pool': '',
-    'hub': '',
-    'prepare': 'compat io hub',
+    'prepare': 'compat io',
+    'hub': 'prepare',
     'run_record': 'io',
     'training_log': 'io run_record',
     'visualization': 'morphing',
@@ -24,10 +24,12 @@ ARROWS = {
     'models': 'prepare io morphing',
     'datasets': 'prepare',
     'evaluation': 'datasets io models morphing',
-    'engine': 'prepare io run_record datasets models evaluation visualization',
+    'engine': ('prepare hub io run_record datasets models evaluation visualization'),
     'smoke': 'io run_record models engine',
     'reproduce': 'io run_record report smoke',
     'plugin': 'hub datasets models evaluation engine',
+    'cli': 'hub io run_record report engine smoke plugin',
+    '__main__': 'cli',
 }
 
 
