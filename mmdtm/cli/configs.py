@@ -44,7 +44,7 @@ def copy_config(name: str, target: str | Path) -> None:
     text = source.read_text(encoding='utf-8')
     lines = text.split('\n')
     for node in reversed(_bases(ast.parse(text))):
-        base = (source.parent / node.value).resolve().relative_to(configs)
+        base = (source.parent / str(node.value)).resolve().relative_to(configs)
         line = lines[node.lineno - 1]
         lines[node.lineno - 1] = (
             line[: node.col_offset]
@@ -64,7 +64,7 @@ def _bases(module: ast.Module) -> list[ast.Constant]:
             return [
                 node
                 for node in ast.walk(statement.value)
-                if isinstance(node, ast.Constant) and '::' not in node.value
+                if isinstance(node, ast.Constant) and '::' not in str(node.value)
             ]
     return []
 

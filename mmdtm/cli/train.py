@@ -69,7 +69,7 @@ def merge_arguments(cfg, args) -> None:
 def _resume(cfg, where: str | bool) -> None:
     named = where not in (True, 'auto')
     try:
-        cfg.load_from = find_checkpoint(where if named else cfg.work_dir)
+        cfg.load_from = find_checkpoint(str(where) if named else cfg.work_dir)
         cfg.resume = True
     except FileNotFoundError:
         if where != 'auto':
@@ -87,7 +87,7 @@ def train(args) -> None:
     try:
         build_runner(cfg).train()
     except SystemExit as stop:  # told to, see PreemptionHook
-        leave_processes(stop.code)
+        leave_processes(int(stop.code or 0))
         raise
     leave_processes()
 
