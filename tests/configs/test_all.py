@@ -25,6 +25,7 @@ def made(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp('made')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ALL)
 def test_two_steps(name, made, tmp_path):
     cfg = shrink(Config.fromfile(ROOT / name), made)

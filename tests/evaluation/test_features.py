@@ -134,6 +134,7 @@ def _share(rank: int, root: Path, folder: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images_and_get_all_features(tmp_path):
     draw(tmp_path, 'train', 3)  # nine images: one process is padded
     draw(tmp_path, 'val', 1)

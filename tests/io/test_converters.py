@@ -150,6 +150,7 @@ def test_fine_tuned__features_and_scores_agree_everywhere(images, tmp_path):
     assert_features_agree(theirs(images).pooler_output, features)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_base__features_agree_at_full_size(photos, tmp_path):
     """ViT-B/16 at 224 pixels through the names that users call."""

@@ -182,6 +182,7 @@ def test_zero_tokens__keep_loss_and_gradient_finite():
         assert grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_compile__gives_the_same_in_one_graph():
     u, v, assignments = made_case()
     labels = [a.labels for a in assignments]

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 
@@ -25,6 +27,7 @@ print(sorted(m for m in sys.modules if m.startswith('mmdtm') and '.' in m))
 """
 
 
+@pytest.mark.slow
 def test_core__works_without_openmmlab():
     result = subprocess.run(
         [sys.executable, '-c', SCRIPT], capture_output=True, text=True, check=False

@@ -124,6 +124,7 @@ def test_the_hook_sees_the_same_features(tool, world):
     torch.testing.assert_close(probe, hook, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_the_random_start_of_a_seed(tool, world, monkeypatch):
     root, _ = world
     figures = []

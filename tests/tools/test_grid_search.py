@@ -163,6 +163,7 @@ def start(stub: Path, *more: str, seconds: float) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_killed_and_restarted_ends_with_the_same_table(stub, search):
     assert search('--seeds', '0', '1', work_dir='unbroken')[0] == 0
     log = stub / 'tools/attempts.txt'
@@ -188,6 +189,7 @@ def test_killed_and_restarted_ends_with_the_same_table(stub, search):
     assert len(attempts(stub, 'new')) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('resume', [False, True])
 def test_interrupted_search_stops_its_runs(stub, search, resume):
     more = ['--jobs', '2', *(['--resume'] if resume else [])]
@@ -357,6 +359,7 @@ train_cfg = dict(by_epoch=True, max_epochs=2)
 """
 
 
+@pytest.mark.slow
 def test_a_real_training_is_searched_and_reported(tmp_path):
     """One run through mmdtm's own tools/train.py."""
     for label, grey in (('dark', 30), ('light', 220)):

@@ -140,6 +140,7 @@ def test_out_must_say_what_to_write(classifier, capsys):
     assert 'name a .json (metrics) or .pkl (predictions)' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_metrics(tmp_path, classifier):
     config, checkpoint, *rest = classifier
     out = tmp_path / 'metrics.json'

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from tiny_run import ROOT, run_tool
 
 from mmdtm.report import find_runs
@@ -15,6 +16,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 def test_all_rows_of_table_11_in_one_run(tmp_path, capsys):
     configs = [f'{ROOT}/configs/{row}_vit-b_300e.py' for row in ROWS]
     out = tmp_path / 'results.json'

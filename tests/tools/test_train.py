@@ -25,6 +25,7 @@ def load(path: Path) -> dict:
     return CheckpointLoader.load_checkpoint(str(path), 'cpu')
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
     config = write_config(tmp_path)
     run_tool('train.py', config, '--work-dir', tmp_path / 'unbroken')
@@ -114,6 +115,7 @@ def test_amp_is_taken_back_without_gpu_with_one_warning(tmp_path):
     assert (tmp_path / 'run/epoch_1.pth').exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_a_cpu_and_one_goes_on(tmp_path):
     """Two processes train, one goes on: AMP and SyncBN are off, said once."""
     config = write_config(tmp_path)

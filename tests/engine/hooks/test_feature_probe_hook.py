@@ -58,6 +58,7 @@ def probe(root, **kwargs) -> dict:
     )
 
 
+@pytest.mark.slow
 def test_reports_every_n_epochs_and_leaves_training_alone(images, tmp_path):
     plain = pretrain(images, tmp_path / 'plain', [])
     probed = pretrain(images, tmp_path / 'probed', [probe(images, interval=2, k=3)])

@@ -147,6 +147,7 @@ def test_finite_losses_pass(tmp_path, breaking):
     assert not list((tmp_path / 'run').glob('non_finite_loss_*'))
 
 
+@pytest.mark.slow
 def test_one_process_stops_the_others(tmp_path, breaking):
     config, run = breaking('c0/1.JPEG'), tmp_path / 'run'  # the second process's
     done = run_shell(

@@ -5,15 +5,20 @@ import mmdtm.plugin  # noqa: F401  # isort: skip
 import logging
 import re
 
+import mmseg.registry
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from tiny import ARCH
+from tiny_run import ROOT
 from torch import nn
+
+from mmdtm.smoke import shrink_model
 
 CONSTRUCTOR = 'LayerDecayOptimWrapperConstructor'
 
@@ -67,6 +72,7 @@ def layer_table(num_layers: int) -> dict[str, int]:
         'head.': 0,
         'neck.': 0,
         'decode_head.': 0,
+        'auxiliary_head.': 0,
     }
     for i in range(num_layers):
         table[f'backbone.layers.{i}.'] = num_layers - i
@@ -120,35 +126,12 @@ def test_pretraining_model__mask_token_is_at_the_bottom():
 @pytest.mark.parametrize('scope', ['mmseg', 'mmpretrain'])
 def test_every_rate__of_an_encoder_decoder_is_the_formulas(scope):
     """mmsegmentation's UperNet over DTMViT, as the ADE20K configs have it."""
-    pytest.importorskip('mmseg')
-    from mmseg.registry import MODELS as MMSEG_MODELS
-    from mmseg.utils import register_all_modules
-
-    register_all_modules(init_default_scope=False)
+    cfg = Config.fromfile(
+        ROOT / 'configs/segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py'
+    )
+    shrink_model(cfg.model)
     with DefaultScope.overwrite_default_scope('mmseg'):
-        model = MMSEG_MODELS.build(
-            dict(
-                type='EncoderDecoder',
-                backbone=dict(
-                    type='mmpretrain.DTMViT',
-                    arch={**ARCH, 'num_layers': 4},
-                    img_size=64,
-                    out_type='featmap',
-                    out_indices=(0, 1, 2, 3),
-                ),
-                neck=dict(
-                    type='Feature2Pyramid', embed_dim=48, rescales=[4, 2, 1, 0.5]
-                ),
-                decode_head=dict(
-                    type='UPerHead',
-                    in_channels=[48] * 4,
-                    in_index=[0, 1, 2, 3],
-                    channels=16,
-                    num_classes=5,
-                    norm_cfg=dict(type='BN'),
-                ),
-            )
-        )
+        model = mmseg.registry.MODELS.build(cfg.model)
     with DefaultScope.overwrite_default_scope(scope):
         wrapper = optim_wrapper(model, 5e-5, 0.75)
     table = layer_table(4)
@@ -165,8 +148,6 @@ def test_every_rate__of_an_encoder_decoder_is_the_formulas(scope):
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmseg'])
 @pytest.mark.parametrize('prefix', ['', 'mmpretrain.', 'mmengine.'])
 def test_found_from_every_scope(scope, prefix):
-    if scope == 'mmseg':
-        pytest.importorskip('mmseg')
     with DefaultScope.overwrite_default_scope(scope):
         wrapper = optim_wrapper(classifier(), constructor=prefix + CONSTRUCTOR)
     assert len(wrapper.optimizer.param_groups) == 8

@@ -96,6 +96,7 @@ def test_forward__pooled_equals_timms_beit():
         torch.testing.assert_close(model(images)[0], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_forward__base_equals_timms_beitv2():
     """The full width and depth of ViT-B/16, both position biases on."""
     model = build(DTMPretrainViT, arch='base', img_size=224)
@@ -475,6 +476,7 @@ def test_autocast__bias_follows_the_queries():
     torch.testing.assert_close(low.float(), expected, rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_compile__whole_graph_at_the_own_size_and_right_at_others():
     model = build(DTMPretrainViT)
     images, mask = torch.randn(2, 3, 64, 64), torch.rand(2, 4, 4) > 0.5

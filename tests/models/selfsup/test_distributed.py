@@ -3,6 +3,7 @@
 import copy
 import socket
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -31,6 +32,7 @@ def _worker(rank: int, port: int, model, half: dict, folder) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(dtm_cfg, build, batch, tmp_path):
     dtm_cfg['morphing'].update(share_across_ranks=True, partition='random')
     model = build(dtm_cfg)

@@ -171,6 +171,7 @@ def test_nothing_merged_is_upstreams_output_to_the_bit(merging, clip_config, cli
     assert torch.equal(assignment.labels, torch.arange(16).expand(2, -1))
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break(clip_config, clip_file):
     generator = build(clip_config, clip_file, num_merged=4, **TOME)
     images = torch.randn(2, 3, 32, 32)
