@@ -119,6 +119,12 @@ def test_config_reads_the_official_layout(name, tmp_path):
     # All classes alike at the start: ln C.
     assert loss.item() == pytest.approx(np.log(cfg.model.head.num_classes), rel=1e-3)
 
+    if 'cifar' not in name:  # which is one file
+        shown = DATASETS.build({**as_val, 'max_bad_fraction': 0.1})
+        bad = Path(shown.get_data_info(5)['img_path'])
+        bad.write_bytes(bad.read_bytes()[:400])
+        assert len([*shown]) == num_train and shown.num_bad == 1
+
 
 def run_config(name: str, tmp_path: Path) -> Config:
     cfg = load(name, tmp_path / 'data')
