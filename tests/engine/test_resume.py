@@ -97,6 +97,7 @@ def train(
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:No GPU here')
 @pytest.mark.parametrize('name', DRAWING)
 def test_resumed_run_goes_on_as_the_unbroken_one(tmp_path, name):
@@ -141,6 +142,7 @@ def finetune(folder: Path, **options) -> None:
     build_runner(cfg).train()
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_needs_no_pretrained_backbone(tmp_path):
     with pytest.raises(ValueError, match='no checkpoint to start from'):
         finetune(tmp_path / 'a')

@@ -79,6 +79,7 @@ def test_reports_every_n_epochs_and_leaves_training_alone(images, tmp_path):
     assert 'Frozen features after epoch 2: k-NN 100.00 %, linear probe' in log
 
 
+@pytest.mark.slow
 def test_missing_data_stop_the_run_at_its_start(images, tmp_path):
     hook = probe(images)
     hook['val_dataloader']['dataset']['data_prefix'] = 'validation'

@@ -40,6 +40,7 @@ def checkpoints(folder: Path) -> set[str]:
     return {path.name for path in folder.glob('*.pth*')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1', 'SIGINT'])
 def test_a_signal_ends_the_run_after_its_step(tmp_path, name, capfd):
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
@@ -84,6 +85,7 @@ def test_a_signal_in_the_last_step_changes_nothing(tmp_path):
     assert checkpoints(tmp_path / 'run') == {'epoch_1.pth', 'epoch_2.pth'}
 
 
+@pytest.mark.slow
 def test_another_runs_checkpoint_is_not_removed(tmp_path):
     config = write_config(tmp_path, HOOK.format(dict(step=3), dict(interval=1)))
     with pytest.raises(SystemExit):

@@ -97,7 +97,6 @@ def test_accumulation_equals_the_doubled_batch(dtm_cfg, build, batch):
     assert moved > 1e-5
 
 
-@pytest.mark.slow
 def test_overfitting_one_batch_lowers_the_loss(dtm_cfg, build, batch):
     model = build(dtm_cfg)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
