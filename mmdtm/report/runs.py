@@ -7,6 +7,7 @@ Nothing that lies there is executed: mmengine's logs, ``run.json`` files
 import ast
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -66,7 +67,17 @@ def find_runs(roots: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
                 f'{root}: no run in it. A run has mmengine logs '
                 '(TIMESTAMP/vis_data/scalars.json) or a result.json.'
             )
+    _tell_apart(runs, folders)
     return runs, problems
+
+
+def _tell_apart(runs: list[Run], roots: list[Path]) -> None:
+    """Name the folder, below its root, of runs that result files give one name."""
+    names = Counter(run.name for run in runs)
+    for run in runs:
+        if names[run.name] > 1:
+            (root, *_) = [r for r in roots if run.folder.is_relative_to(r)]
+            run.name = f'{run.name} ({run.folder.relative_to(root).as_posix()})'
 
 
 def read_run(folder: Path, name: str = '', problems: list[str] | None = None) -> Run:

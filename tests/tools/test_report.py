@@ -202,6 +202,19 @@ def test_result_beside_logs_adds_to_the_run(tmp_path):
     assert found.settings == {'data': 'A'}
 
 
+def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    """As grid searches of one config from two checkpoints."""
+    for row in ('baseline', 'dtm'):
+        write_result(tmp_path / row, 'grid search', 'cub200', {'accuracy/top1': 1.0})
+    write_result(tmp_path / 'other', 'grid search', 'dogs', {'accuracy/top1': 1.0})
+    runs, _ = find_runs([tmp_path])
+    assert [run.name for run in runs] == [
+        'cub200 (baseline)',
+        'cub200 (dtm)',
+        'dogs',
+    ]
+
+
 def test_metrics_may_have_any_name(tmp_path):
     names = ['Kind', 'Run', '', '__proto__', 'Paper']
     write_result(tmp_path, 'k', 'n', {name: i for i, name in enumerate(names)})
