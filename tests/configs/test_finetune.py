@@ -225,6 +225,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(state, message, tmp_path):
         MODELS.build(cfg).init_weights()
 
 
+@pytest.mark.slow
 def test_own_classes_need_their_number(tmp_path):
     """As docs/finetuning.md: classes=None, and num_classes in two places."""
     draw_imagenet(tmp_path / 'data')

@@ -102,6 +102,7 @@ def test_table_14_model_and_optimizer(name, fast_init):
     assert lrs[0] == pytest.approx(5e-5 * 0.75 ** (depth + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_table_14_schedule(name):
     cfg = load(name)
@@ -205,6 +206,7 @@ def test_known_confusion_scores_what_scikit_learn_says():
     assert 10 < result['mIoU'] < 60
 
 
+@pytest.mark.slow
 def test_trains_validates_and_draws_its_predictions(tmp_path, monkeypatch, capsys):
     """tools/train.py, then tools/test.py --show-dir, slide and whole."""
     draw_ade(tmp_path / 'data', images=2, size=(72, 115))

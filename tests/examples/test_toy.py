@@ -240,6 +240,7 @@ def test_captions_fit_the_text_tower(world):
     assert 25 < longest <= length
 
 
+@pytest.mark.slow
 def test_clip_learns(teacher):
     _, _, losses = teacher
     # Each batch reads one kind of caption, and some kinds tell less than others.
@@ -277,6 +278,7 @@ def test_random_crops_are_squares_of_the_image():
     assert crops.diff(dim=2).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_saved_clip_is_a_teacher_and_open_clip_loads_it(world, teacher):
     folder, model, _ = teacher
     images, _ = clip.load_split(world, 'val', 64)
