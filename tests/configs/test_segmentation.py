@@ -348,6 +348,7 @@ optim_wrapper = dict(
     assert type(runner.model.backbone).__name__ == 'DTMViT'
 
 
+@pytest.mark.slow
 def test_another_backbone_inherits_the_recipe(tmp_path):
     """As docs/segmentation.md: the recipe over mmpretrain's VisionTransformer."""
     draw_ade(tmp_path / 'data')

@@ -249,6 +249,7 @@ def test_clip_learns(teacher):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_zero_shot_counts_the_nearest_class_texts(world, teacher):
     _, model, _ = teacher
     tokenizer = open_clip.SimpleTokenizer(context_length=40)
