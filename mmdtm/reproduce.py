@@ -226,13 +226,14 @@ class Plan:
         else:
             self._add_test(self._add_training(cell.chain))
 
-    def _add(self, step: Step) -> Step:
-        return self.steps.setdefault(step.name, step)
+    def _add(self, step: Step) -> None:
+        self.steps.setdefault(step.name, step)
 
     def _add_training(self, chain: Sequence[str]) -> TrainingStep:
         name, config = '/'.join(chain), chain[-1]
-        if name in self.steps:  # another cell's: its configs are read already
-            return self.steps[name]  # type: ignore[return-value]
+        known = self.steps.get(name)
+        if isinstance(known, TrainingStep):  # another cell's: its configs are read
+            return known
         parent = self._add_training(chain[:-1]) if len(chain) > 1 else None
         card, folder = card_of(config), self.root / name
         command, options = split_options(self._command(card.command, config, parent))
@@ -248,7 +249,8 @@ class Plan:
             smoke=self.smoke,
             checkpoint=folder / last_checkpoint(config, self.smoke),
         )
-        return self._add(step)  # type: ignore[return-value]
+        self._add(step)
+        return step
 
     def _command(self, text: str, config: str, parent: TrainingStep | None):
         """A card's command, for this number of GPUs and this checkpoint."""
