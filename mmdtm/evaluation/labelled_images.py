@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmdtm.datasets.image_folder import imagenet_synsets
+from mmdtm.datasets.transforms.loading import MAX_PIXELS
 
 IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
 
@@ -136,10 +137,13 @@ def read_image(path: str | Path) -> Image.Image:
     """Read an image as RGB, to its end.
 
     Raises:
-        ValueError: If it is no image or is damaged, naming the file.
+        ValueError: If it is no image, is damaged, or has more than ``MAX_PIXELS``
+            pixels, naming the file.
     """
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f'{image.width} x {image.height} pixels')
             return image.convert('RGB')
     # Pillow's decoders raise these on damaged data, depending on the format.
     except (

@@ -124,6 +124,13 @@ def test_damaged_images_become_messages(tmp_path):
     assert none is None and no_labels.tolist() == [] and len(more) == 1
 
 
+def test_an_image_of_very_many_pixels_is_not_decoded(tmp_path):
+    path = tmp_path / 'bomb.png'
+    Image.new('1', (8200, 8200)).save(path)
+    with pytest.raises(ValueError, match='bomb.png .*8200 x 8200 pixels'):
+        read_image(path)
+
+
 def test_every_mode_is_read_as_rgb(tmp_path):
     grey = tmp_path / 'grey.png'
     Image.new('L', (4, 4), 7).save(grey)

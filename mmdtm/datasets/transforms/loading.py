@@ -8,6 +8,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
+MAX_PIXELS = 2**26  # above ImageNet's largest
+
 
 class BadImageError(OSError):
     """An image file that cannot be read, is not whole, or is too large."""
@@ -27,14 +29,14 @@ class LoadWholeImage(LoadImageFromFile):
     Args:
         imdecode_backend: Decoder of mmcv.
         max_pixels: Width times height of the largest image; None for any that the
-            decoder takes. The default is above ImageNet's largest.
+            decoder takes.
         **kwargs: Of ``LoadImageFromFile``.
     """
 
     def __init__(
         self,
         imdecode_backend: str = 'pillow',
-        max_pixels: int | None = 2**26,
+        max_pixels: int | None = MAX_PIXELS,
         **kwargs,
     ) -> None:
         super().__init__(imdecode_backend=imdecode_backend, **kwargs)
