@@ -8,7 +8,7 @@ VENV_OPENMMLAB := .venv-openmmlab
 PYTEST := -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-tables docs-tables coverage mutation check lint types clean
+.PHONY: help install quickstart test test-fast test-tables docs-tables coverage mutation attack check lint types clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -69,6 +69,9 @@ mutation: install  ## Mutants of the core that its tests let live (ten minutes)
 	cd build/mutation && PYTHONPATH= OMP_NUM_THREADS=1 \
 	    $(abspath $(VENV))/bin/python -m mutmut run --max-children 2
 	cd build/mutation && $(abspath $(VENV))/bin/python -m mutmut results
+
+attack: install  ## 300 kills, faults of disks and processes, hostile input (20 min)
+	$(VENV)/bin/python tests/attack/campaign.py --kills 300
 
 check: lint types test-fast  ## Before each commit: style, types, fast tests
 
