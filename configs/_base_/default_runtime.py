@@ -16,11 +16,21 @@ default_hooks = dict(
 
 custom_hooks = [
     dict(type='DataCheckHook'),  # empty splits, classes that do not fit
+    dict(type='DeferredLogHook'),  # waits for the device when the log is written
     dict(type='NonFiniteLossHook'),
     dict(type='ThroughputHook'),
     dict(type='WatchdogHook', timeout=1800),  # seconds without a step
     dict(type='PreemptionHook'),  # saves when told to stop
 ]
+
+# Several processes: buffers follow from the weights or from each process's own data,
+# and gradients are reduced where they lie.
+model_wrapper_cfg = dict(
+    type='MMDistributedDataParallel',
+    broadcast_buffers=False,
+    gradient_as_bucket_view=True,
+    find_unused_parameters=False,
+)
 
 env_cfg = dict(
     cudnn_benchmark=True,  # every batch has the same shape

@@ -20,11 +20,21 @@ default_hooks = dict(
 # Classes must fit the heads before the first step.
 custom_hooks = [
     dict(type='mmpretrain.DataCheckHook'),
+    dict(type='mmpretrain.DeferredLogHook'),
     dict(type='mmpretrain.NonFiniteLossHook'),
     dict(type='mmpretrain.ThroughputHook'),
     dict(type='mmpretrain.WatchdogHook', timeout=1800),  # seconds without a step
     dict(type='mmpretrain.PreemptionHook'),  # saves when told to stop
 ]
+
+# Several processes: buffers follow from the weights or from each process's own data,
+# and gradients are reduced where they lie.
+model_wrapper_cfg = dict(
+    type='MMDistributedDataParallel',
+    broadcast_buffers=False,
+    gradient_as_bucket_view=True,
+    find_unused_parameters=False,
+)
 
 env_cfg = dict(
     cudnn_benchmark=True,

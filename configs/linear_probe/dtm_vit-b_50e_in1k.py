@@ -47,8 +47,7 @@ train_dataloader = dict(batch_size=512, dataset=dict(pipeline=train_pipeline))
 
 optim_wrapper = dict(
     _delete_=True,
-    type='AmpOptimWrapper',
-    loss_scale='dynamic',
+    type='MixedPrecisionOptimWrapper',
     # 0.1 * 4096 / 256
     optimizer=dict(type='LARS', lr=1.6, weight_decay=0.0, momentum=0.9),
 )

@@ -36,4 +36,5 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 # 1.5e-3 * sqrt(1024 / 2048), warmed up from 0: its warmup_lr is never used.
-optim_wrapper = dict(optimizer=dict(lr=1.06e-3))
+# Its precision: float16 with a scaled loss.
+optim_wrapper = dict(dtype='float16', optimizer=dict(lr=1.06e-3))

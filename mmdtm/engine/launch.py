@@ -229,10 +229,14 @@ def fit_to_device(cfg: Config) -> None:
         return
     changes = []
     wrapper = cfg.get('optim_wrapper', {})
-    if str(wrapper.get('type')).split('.')[-1] == 'AmpOptimWrapper':
+    kind = str(wrapper.get('type')).split('.')[-1]
+    if kind == 'AmpOptimWrapper':
         wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
+    if kind == 'MixedPrecisionOptimWrapper':
+        wrapper.dtype = 'float32'
+    if kind in ('AmpOptimWrapper', 'MixedPrecisionOptimWrapper'):
         changes.append('mixed precision is off')
     for loop in ('val_cfg', 'test_cfg'):
         if (cfg.get(loop) or {}).get('fp16'):

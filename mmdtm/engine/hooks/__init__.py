@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import AtomicCheckpointHook
 from .data_check_hook import DataCheckHook
+from .deferred_log_hook import DeferredLogHook
 from .feature_probe_hook import FeatureProbeHook
 from .morphing_visual_hook import MorphingVisualHook
 from .non_finite_loss_hook import NonFiniteLossHook
@@ -13,6 +14,7 @@ from .watchdog_hook import WatchdogHook
 __all__ = [
     'AtomicCheckpointHook',
     'DataCheckHook',
+    'DeferredLogHook',
     'FeatureProbeHook',
     'MorphingVisualHook',
     'NonFiniteLossHook',

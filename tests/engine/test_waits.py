@@ -1,0 +1,133 @@
+"""Nothing waits for the device between two lines of the log."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+from tiny_run import forget_new, log_rows
+
+from mmdtm.engine.launch import build_runner
+from mmdtm.smoke import BATCH, shrink
+
+CONFIG = Path(__file__).parents[2] / 'configs/dtm_vit-b_300e.py'
+# What brings a value from the device to Python.
+WAITING = ('item', 'tolist', 'numpy', 'cpu', '__bool__', '__float__', '__int__')
+
+
+class Watch(Hook):
+    """Counts the waits of each training step, and breaks one loss or gradient."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, monkeypatch) -> None:
+        self.now, self.waits, self.states = [], [], []
+        for name in WAITING:
+            monkeypatch.setattr(torch.Tensor, name, self._counting(name))
+
+    def _counting(self, name):
+        original = getattr(torch.Tensor, name)
+
+        def wrapped(tensor, *args, **kwargs):
+            self.now.append(name)
+            return original(tensor, *args, **kwargs)
+
+        return wrapped
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.now.clear()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.waits.append(list(self.now))
+        self.states.append(state_of(runner))
+
+
+def state_of(runner) -> list[torch.Tensor]:
+    """Weights, moments and step counts."""
+    optimizer = runner.optim_wrapper.optimizer
+    values = [p for p in runner.model.parameters() if p.requires_grad]
+    for state in optimizer.state.values():
+        values += [state[key] for key in sorted(state)]
+    return [value.detach().clone() for value in values]
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Trains the paper's config, small, for 8 steps, a log line every 4."""
+    watch = Watch(monkeypatch)
+
+    def run(change=lambda model: None, **options):
+        cfg = shrink(Config.fromfile(CONFIG), tmp_path / 'images')
+        cfg.merge_from_dict(options)
+        cfg.work_dir, cfg.launcher = str(tmp_path / 'run'), 'none'
+        cfg.train_cfg = dict(by_epoch=False, max_iters=8)
+        cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=False)
+        cfg.default_hooks.logger.interval = 4
+        cfg.default_hooks.checkpoint.update(interval=4, by_epoch=False)
+        cfg.param_scheduler = []
+        with forget_new(DefaultScope, MessageHub, MMLogger, Visualizer):
+            runner = build_runner(cfg)
+            change(runner.model)
+            runner.register_hook(watch)
+            runner.train()
+        return runner
+
+    run.watch, run.folder = watch, tmp_path / 'run'
+    return run
+
+
+def test_no_step_waits_but_those_that_are_logged(train):
+    train()
+    logged = [row['step'] for row in log_rows(train.folder)]
+    assert logged[-2:] == [4, 8]
+    waiting = [step for step, names in enumerate(train.watch.waits, 1) if names]
+    assert set(waiting[1:]) <= {*logged}  # the first step reads the morphing's seed
+    assert 8 in waiting
+
+
+@pytest.mark.parametrize('part', ['loss', 'gradient'])
+def test_a_step_that_is_not_finite_changes_nothing(train, part):
+    """It is reported when the log is due; the steps after it were made."""
+
+    def breaks(model):
+        steps = []
+
+        def at_step_6(value):
+            steps.append(value)
+            return value * float('nan') if len(steps) == 6 else value
+
+        head = model.head
+        if part == 'gradient':
+            head.projection.weight.register_hook(at_step_6)
+        else:
+            loss = head.loss
+            head.loss = lambda *args: at_step_6(loss(*args))
+
+    match = 'loss of step 6' if part == 'loss' else r'gradient of step 6.*projection'
+    with pytest.raises(FloatingPointError, match=match):
+        train(breaks)
+    before, after, later = train.watch.states[4:7]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(after, later, strict=True))
+    assert [path.name for path in train.folder.glob('*.pth')] == ['iter_4.pth']
+    (file,) = train.folder.glob(f'non_finite_{part}_step6_rank0.json')
+    record = json.loads(file.read_text())
+    assert record['step'] == 6 and len(record['img_paths']) == BATCH
+
+
+def test_logged_values_are_those_of_mmengine(train, tmp_path):
+    train()
+    rows = log_rows(train.folder)
+    cfg_hooks = copy.deepcopy(Config.fromfile(CONFIG).custom_hooks)
+    plain = [hook for hook in cfg_hooks if hook.type != 'DeferredLogHook']
+    train.folder.rename(tmp_path / 'first')
+    train(custom_hooks=plain)
+    keys = ('loss', 'grad_norm', 'lr', 'step')
+    for row, other in zip(rows, log_rows(train.folder), strict=True):
+        assert [row[key] for key in keys] == [other[key] for key in keys]
