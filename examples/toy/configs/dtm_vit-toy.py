@@ -42,7 +42,8 @@ train_dataloader = dict(
     dataset=dict(data_root='data/toy', pipeline=train_pipeline),
 )
 
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+# The plain form, whose values README.md has.
+optim_wrapper = dict(optimizer=dict(lr=2e-3, fused=False))
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(start_factor=1 / 150, end=1)
 param_scheduler[1].update(begin=1, end=6, T_max=5)

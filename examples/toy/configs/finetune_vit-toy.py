@@ -71,7 +71,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3),
+    optimizer=dict(lr=1e-3, fused=False),
     paramwise_cfg=dict(layer_decay_rate=0.75),
 )
 param_scheduler = _base_.param_scheduler

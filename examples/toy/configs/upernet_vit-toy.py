@@ -99,7 +99,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=False))
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(end=20)
 param_scheduler[1].update(begin=20, end=400)
