@@ -36,8 +36,8 @@ $(VENV)/.installed: requirements/runtime.txt requirements/onedl.txt requirements
 $(VENV_OPENMMLAB)/.installed: requirements/runtime.txt requirements/openmmlab.txt requirements/tests.txt
 	$(call install_into,$(VENV_OPENMMLAB),openmmlab)
 
-quickstart: install  ## The whole path on the toy dataset (minutes, no GPU)
-	$(VENV)/bin/python examples/toy/quickstart.py
+quickstart: install  ## DTM on a toy dataset (minutes, no GPU; QUICKSTART=--full for all of it)
+	$(VENV)/bin/python examples/toy/quickstart.py $(QUICKSTART)
 
 test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks
 	$(VENV)/bin/python $(PYTEST)

@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from draw_scenes import TEMPLATE
@@ -48,6 +50,46 @@ PICTURES = {
 }
 
 
+@dataclass(frozen=True)
+class Tour:
+    """How much the quickstart runs.
+
+    Attributes:
+        clip_steps: Of the small CLIP's training; None leaves its own number.
+        scenes: Numbers of training and validation scenes; None likewise.
+        lengths: For a config the epochs or iterations; None leaves the config's.
+        tasks: What each start is fine-tuned on.
+        full: The patches, the grid search and all pictures as well.
+        seconds: What the stages take, beside those of the full tour.
+    """
+
+    clip_steps: int | None = None
+    scenes: tuple[int, int] | None = None
+    lengths: Mapping[Path, int] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ('finetune', 'segment')
+    full: bool = True
+    seconds: float = 1.0
+
+
+FULL = Tour()
+# In at most ten CPU-minutes, see README.md.
+SHORT = Tour(
+    clip_steps=400,
+    scenes=(2000, 500),
+    lengths=dict.fromkeys(PRETRAIN.values(), 3) | {FINETUNE: 2},
+    tasks=('finetune',),
+    full=False,
+    seconds=0.35,
+)
+# To see that all of it runs.
+QUICK = Tour(
+    clip_steps=10,
+    scenes=(256, 64),
+    lengths=dict.fromkeys(PRETRAIN.values(), 1) | {FINETUNE: 1, SEGMENT: 10},
+    seconds=0.2,
+)
+
+
 def threads(jobs: int) -> dict[str, str]:
     """The environment that shares the cores out among so many jobs."""
     cores = len(os.sched_getaffinity(0)) if LINUX else (os.cpu_count() or 1)
@@ -77,7 +119,7 @@ class Plan:
     """
 
     def __init__(self, args: argparse.Namespace, seed: int) -> None:
-        self.args, self.seed = args, seed
+        self.args, self.seed, self.tour = args, seed, args.tour
         self.folder = args.work_dir / f'seed{seed}'
         self.clip = self.folder / 'clip'
         self.suffix = f', seed {seed}' if args.seeds > 1 else ''
@@ -96,23 +138,29 @@ class Plan:
         **kwargs,
     ) -> Job:
         return make_job(
-            self.name(name), title + self.suffix, command, seconds,
+            self.name(name), title + self.suffix, command, self.tour.seconds * seconds,
             needs=list(map(self.name, needs)), **kwargs,
         )  # fmt: skip
 
     def train(self, config: Path, work_dir: Path, options: dict, processes: int):
         """Command line and last checkpoint of a training run."""
-        length = Config.fromfile(config, import_custom_modules=False).train_cfg
+        cfg = Config.fromfile(config, import_custom_modules=False)
+        length = cfg.train_cfg
         unit, most = (
             ('epoch', length.max_epochs)
             if 'max_epochs' in length
             else ('iter', length.max_iters)
         )
-        if self.args.quick:
-            most = 1 if unit == 'epoch' else 10
+        if config in self.tour.lengths:
+            most = self.tour.lengths[config]
             options = {f'train_cfg.max_{unit}s': most, **options}
             if unit == 'iter':
                 options['train_cfg.val_interval'] = most
+                options['default_hooks.checkpoint.interval'] = most
+            elif self.tour is SHORT:  # the schedule ends with the training
+                begin = cfg.param_scheduler[1].begin
+                options['param_scheduler.1.end'] = most
+                options['param_scheduler.1.T_max'] = most - begin
                 options['default_hooks.checkpoint.interval'] = most
         launch = (
             [TOOLS / 'dist_train.sh', config, processes]
@@ -166,16 +214,26 @@ class Plan:
                 ('segment', 'segmentation', SEGMENT),
             )
             for start, checkpoint in checkpoints.items()
+            if task in self.tour.tasks
         ]
-        return [clip, *pretraining, *probes, *downstream, self.patches_stage()]
+        if self.tour.full:
+            return [clip, *pretraining, *probes, *downstream, self.patches_stage()]
+        # DTM's result first; beside the CLIP what needs no pre-training.
+        random, dtm, token_wise = probes
+        first = [clip, random, downstream.pop(0), self.groups_stage()]
+        return [*first, pretraining[0], dtm, pretraining[1], token_wise, *downstream]
 
     def clip_stage(self) -> Job:
         script = TOY / 'train_clip.py'
         command = [PYTHON, script, '--data', self.args.data, '--out', self.clip]
-        command += ['--seed', self.seed, *(['--steps', 10] if self.args.quick else [])]
+        command += ['--seed', self.seed]
+        if self.tour.clip_steps:
+            command += ['--steps', self.tour.clip_steps]
         return self.stage(
             'clip', 'small CLIP', command, 120, ['data'], files=[script],
-            makes=[self.clip / 'metrics.json'], alone=True,
+            # On a second core it takes more CPU time, and what needs the data alone
+            # can run there.
+            makes=[self.clip / 'metrics.json'], alone=self.tour.full,
         )  # fmt: skip
 
     def probe_stage(self, start: str, checkpoint: Path | None) -> Job:
@@ -202,6 +260,16 @@ class Plan:
             ['data'] if checkpoint is None else [start], files=[config], makes=[last],
         )  # fmt: skip
 
+    def groups_stage(self) -> Job:
+        """How the CLIP's patches are grouped."""
+        script, out = TOOLS / 'analysis/show_morphing.py', self.args.work_dir
+        command = [PYTHON, script, self.args.data / f'val/{SCENE}.jpg']
+        command += [*self.clip_options(), '--out', out / 'show_morphing']
+        return self.stage(
+            'groups', 'groups', command, 5, ['clip'], files=[script],
+            makes=[out / f'show_morphing/{SCENE_PICTURE}'],
+        )  # fmt: skip
+
     def patches_stage(self) -> Job:
         """What the CLIP's patches say of an image, without and with morphing."""
         script = TOOLS / 'analysis/patch_ensemble.py'
@@ -222,8 +290,9 @@ def data_stage(args: argparse.Namespace) -> Job:
     """The toy dataset."""
     script = TOY / 'draw_scenes.py'
     command = [PYTHON, str(script), '--out', str(args.data), '--force']
-    if args.quick:
-        command += ['--num-train', '256', '--num-val', '64']
+    if args.tour.scenes:
+        train, val = map(str, args.tour.scenes)
+        command += ['--num-train', train, '--num-val', val]
     return make_job(
         'data', 'drawing the scenes', command, 10, files=[script],
         makes=[args.data / 'meta.json'], alone=True,
@@ -253,6 +322,13 @@ def closing_stages(plan: Plan) -> list[Job]:
     grid += ['--force']  # another checkpoint may go by the same name
     grid += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
     curves = [f'{STARTS[start]}={plan.folder}/{start}_finetune' for start in STARTS]
+    drawn = stage(
+        'curves', 'fine-tuning curves', analysis / 'plot_training.py',
+        [*curves, '--out', out / 'finetuning.png'], 3,
+        [f'{start}-finetune' for start in STARTS], ['finetuning.png'],
+    )  # fmt: skip
+    if not plan.tour.full:
+        return [drawn]
     return [
         stage(
             'grid', 'grid search', TOOLS / 'grid_search.py', grid, 55, ['dtm'],
@@ -263,16 +339,8 @@ def closing_stages(plan: Plan) -> list[Job]:
             [scene, *clip, *texts, '--out', out / 'patch_zero_shot'], 5, ['clip'],
             [f'patch_zero_shot/{SCENE_PICTURE}'],
         ),
-        stage(
-            'groups', 'groups', analysis / 'show_morphing.py',
-            [scene, *clip, '--out', out / 'show_morphing'], 5, ['clip'],
-            [f'show_morphing/{SCENE_PICTURE}'],
-        ),
-        stage(
-            'curves', 'fine-tuning curves', analysis / 'plot_training.py',
-            [*curves, '--out', out / 'finetuning.png'], 3,
-            [f'{start}-finetune' for start in STARTS], ['finetuning.png'],
-        ),
+        plan.groups_stage(),
+        drawn,
         stage(
             'pictures', 'pictures', TOY / 'pictures.py',
             [plan.folder, '--data', data, '--out', out], 6,

@@ -2,30 +2,34 @@
 
 Draws scenes, trains a small CLIP on their captions, pre-trains a small ViT
 against it with DTM and with the token-wise baseline, and measures both beside a
-random start: linear probe, k-NN, fine-tuning, and segmentation with UperNet. Then
-it looks at the CLIP's patches with and without morphing, and searches a small grid.
-Every part is the one that trains the big models, with the configs beside it. Writes
-work_dirs/quickstart/: the tables as results.md and results.json, loss_curves.png,
-morphing.png, segmentation.png and others, and the report of all its runs.
+random start by linear probe, k-NN and fine-tuning. With --full all of this is
+longer, and there are segmentation with UperNet, the CLIP's patches with and without
+morphing, and a small grid search. Every part is the one that trains the big models,
+with the configs beside it. Writes work_dirs/quickstart/: the tables as results.md
+and results.json, images, and the report of all its runs.
 
     make quickstart
-    .venv/bin/python examples/toy/quickstart.py --seeds 3
+    .venv/bin/python examples/toy/quickstart.py --full --seeds 3
 
 Interrupted, it goes on where it was: finished stages are not repeated.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
 from pathlib import Path
 
 from plan import (
+    FULL,
     LANES,
     PICTURES,
     PRETRAIN,
+    QUICK,
     ROOT,
+    SHORT,
     STARTS,
     Plan,
     closing_stages,
@@ -36,7 +40,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdtm.io import write_text
-from mmdtm.process_pool import ProcessPool
+from mmdtm.process_pool import Job, ProcessPool
 from mmdtm.report import build_report, write_result
 from mmdtm.training_log import read_training_log
 
@@ -66,7 +70,6 @@ TABLES = {'starts': (STARTS, START_FIGURES), 'patches': (PATCHES, PATCH_FIGURES)
 def figures_of(plan: Plan, pool: ProcessPool) -> dict:
     """The tables of a seed, from what its stages wrote."""
     clip = json.loads((plan.clip / 'metrics.json').read_text())
-    patches = json.loads((plan.folder / 'patches.json').read_text())
     rows = {}
     for start in STARTS:
         row = json.loads((plan.folder / f'{start}_probe.json').read_text())
@@ -75,17 +78,24 @@ def figures_of(plan: Plan, pool: ProcessPool) -> dict:
             ('finetune_top1', 'finetune', 'accuracy/top1'),
             ('mIoU', 'segment', 'mIoU'),
         ):
+            if task not in plan.tour.tasks:
+                continue
             log = read_training_log(plan.folder / f'{start}_{task}')
             row[key] = log.val[-1][metric]
         if start in PRETRAIN:
             row['pretrain_seconds'] = pool.seconds(plan.name(start))
         rows[start] = row
-    return dict(
-        seed=plan.seed,
-        clip_zero_shot_top1=clip['zero_shot_top1'],
-        starts=rows,
-        patches=patches['results'],
-    )
+    tables = dict(starts=rows)
+    if plan.tour.full:
+        file = plan.folder / 'patches.json'
+        tables['patches'] = json.loads(file.read_text())['results']
+    return dict(seed=plan.seed, clip_zero_shot_top1=clip['zero_shot_top1'], **tables)
+
+
+def columns(seeds: list[dict], part: str) -> dict[str, str]:
+    """The titles of those columns of a table that have a value."""
+    known = {key for seed in seeds for row in seed[part].values() for key in row}
+    return {key: title for key, title in TABLES[part][1].items() if key in known}
 
 
 def summarise(seeds: list[dict], part: str) -> dict:
@@ -99,7 +109,7 @@ def summarise(seeds: list[dict], part: str) -> dict:
         ``{row: {figure: (mean, std or None)}}``; a figure that a row does not have
         is left out.
     """
-    rows, figures = TABLES[part]
+    rows, figures = TABLES[part][0], columns(seeds, part)
     summary = {row: {} for row in rows}
     for row in rows:
         for key in figures:
@@ -112,7 +122,7 @@ def summarise(seeds: list[dict], part: str) -> dict:
 
 def rows_of(seeds: list[dict], part: str) -> list[list[str]]:
     """A table's rows as they are printed: title, then figures."""
-    rows, figures = TABLES[part]
+    rows, figures = TABLES[part][0], columns(seeds, part)
     summary = summarise(seeds, part)
     return [
         [title, *(cell(key, *summary[row].get(key, (None, None))) for key in figures)]
@@ -151,8 +161,8 @@ def write_results(args: argparse.Namespace, seeds: list[dict]) -> None:
     )
     write_text(args.work_dir / 'results.json', json.dumps(content, indent=2) + '\n')
     lines = []
-    for part, (_, figures) in TABLES.items():
-        heads = [title.replace('\n', ' ') for title in figures.values()]
+    for part in [part for part in TABLES if part in seeds[0]]:
+        heads = [title.replace('\n', ' ') for title in columns(seeds, part).values()]
         lines += ['| | ' + ' | '.join(heads) + ' |', '|---|' + '---:|' * len(heads)]
         lines += [f'| {" | ".join(row)} |' for row in rows_of(seeds, part)]
         lines += ['', caption(args, seeds, part), '']
@@ -167,17 +177,21 @@ def write_report(args: argparse.Namespace, seeds: list[dict]) -> Path:
         'zero-shot',
         'small CLIP, the teacher',
         {'zero-shot top-1 (%)': zero_shot},
-        pictures=[dict(file=name, caption=text) for name, text in PICTURES.items()],
+        pictures=[
+            dict(file=name, caption=text)
+            for name, text in PICTURES.items()
+            if (args.work_dir / name).exists()
+        ],
     )
     return build_report([args.work_dir], args.work_dir / 'report').html
 
 
 def show(args: argparse.Namespace, seeds: list[dict], console: Console) -> None:
     """Print the tables."""
-    for part, (_, figures) in TABLES.items():
+    for part in [part for part in TABLES if part in seeds[0]]:
         table = Table(caption=caption(args, seeds, part), caption_justify='left')
         table.add_column('', no_wrap=True)
-        for title in figures.values():
+        for title in columns(seeds, part).values():
             table.add_column(title, justify='right')
         for row in rows_of(seeds, part):
             table.add_row(*row)
@@ -189,10 +203,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--work-dir', type=Path, default=ROOT / 'work_dirs/quickstart', help='results'
-    )
+        '--work-dir', type=Path,
+        help='results: work_dirs/quickstart, with --full work_dirs/quickstart-full',
+    )  # fmt: skip
     parser.add_argument(
-        '--data', type=Path, default=ROOT / 'data/toy', help='where scenes are drawn'
+        '--data', type=Path,
+        help='where scenes are drawn: data/toy-short, with --full data/toy',
+    )  # fmt: skip
+    parser.add_argument(
+        '--full',
+        action='store_true',
+        help='longer training, segmentation, a grid search and more: 30 CPU-minutes',
     )
     parser.add_argument('--seed', type=int, default=0, help='the first seed (0)')
     parser.add_argument('--seeds', type=int, default=1, help='how many seeds (1)')
@@ -202,13 +223,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--quick',
         action='store_true',
-        help='cut every stage short: to see that all of it runs, in two minutes',
+        help='cut every stage of the full tour short: to see that all of it runs',
     )
     args = parser.parse_args(argv)
+    args.tour = QUICK if args.quick else FULL if args.full else SHORT
+    names = (
+        ('quickstart-full', 'toy') if args.tour.full else ('quickstart', 'toy-short')
+    )
+    args.work_dir = args.work_dir or ROOT / 'work_dirs' / names[0]
+    args.data = args.data or ROOT / 'data' / names[1]
     if args.seeds < 1:
         parser.error(f'--seeds is {args.seeds}; at least one is needed')
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
     return args
+
+
+def outcome(job: Job) -> str:
+    """The values that a stage has measured, or the images that it has made."""
+    for path in job.makes:
+        if path.name == 'metrics.json':
+            return f'{json.loads(path.read_text())["zero_shot_top1"]:.1f} % zero-shot'
+        if path.name.endswith('_probe.json'):
+            row = json.loads(path.read_text())
+            return f'{row["linear_top1"]:.1f} % and {row["knn_top1"]:.1f} %'
+    images = [path for path in job.makes if path.suffix == '.png']
+    return ' '.join(os.path.relpath(path) for path in images)
 
 
 def run(pool: ProcessPool, force: bool, console: Console) -> None:
@@ -233,8 +272,8 @@ def run(pool: ProcessPool, force: bool, console: Console) -> None:
                     f'Its log: {pool.log(job.name)}\n'
                     f'Its command: {" ".join(map(str, job.command))}'
                 )
-            took = pool.seconds(job.name)
-            console.print(f'{job.title:<34}{took:>6.0f} s', highlight=False)
+            line = f'{job.title:<34}{pool.seconds(job.name):>6.0f} s  {outcome(job)}'
+            console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
 
 def main() -> int:

@@ -357,7 +357,9 @@ def test_stages_leave_gpus_alone_and_share_the_cores_out(tmp_path, monkeypatch):
 
 
 def test_quickstart_plans_every_start_alike(tmp_path):
-    args = quickstart.parse_args(['--work-dir', str(tmp_path), '--seeds', '2'])
+    args = quickstart.parse_args(
+        ['--full', '--work-dir', str(tmp_path), '--seeds', '2']
+    )
     plans = [quickstart.Plan(args, seed) for seed in (0, 1)]
     todo = [quickstart.data_stage(args)] + [s for p in plans for s in p.stages()]
     todo += quickstart.closing_stages(plans[0])
@@ -377,6 +379,43 @@ def test_quickstart_plans_every_start_alike(tmp_path):
             str(args.work_dir / f'seed0/dtm_{task}'),
             str(args.work_dir / f'seed0/random_{task}'),
         }
+
+
+def test_the_short_tour_is_a_part_of_the_full_one(tmp_path):
+    """Its schedules end with its trainings, and its first result comes early."""
+    names = {}
+    for option in ([], ['--full']):
+        args = quickstart.parse_args(['--work-dir', str(tmp_path), *option])
+        seed = quickstart.Plan(args, 0)
+        jobs = [quickstart.data_stage(args), *seed.stages()]
+        jobs += quickstart.closing_stages(seed)
+        ProcessPool(jobs, tmp_path)  # needs fit
+        names[args.full] = [job.name for job in jobs]
+        if args.full:
+            continue
+        commands = {job.name: list(map(str, job.command)) for job in jobs}
+        assert '--num-train' in commands['data']
+        for name in ('seed0-dtm', 'seed0-token-wise', 'seed0-dtm-finetune'):
+            given = dict(part.split('=', 1) for part in commands[name] if '=' in part)
+            file = next(part for part in commands[name] if part.endswith('toy.py'))
+            cfg = Config.fromfile(file)
+            cfg.merge_from_dict(
+                {
+                    key: float(value)
+                    for key, value in given.items()
+                    if key.startswith(('train_cfg', 'param_scheduler'))
+                }
+            )
+            warm_up, cosine = cfg.param_scheduler
+            assert cosine.end == cfg.train_cfg.max_epochs
+            assert cosine.begin == warm_up.end
+            assert cosine.get('T_max', cosine.end - cosine.begin) == (
+                cosine.end - cosine.begin
+            )
+    assert set(names[False]) < set(names[True])
+    first = names[False].index('seed0-token-wise')
+    assert {'seed0-dtm-probe', 'seed0-groups'} <= set(names[False][:first])
+    assert 'seed0-random-finetune' in names[False]
 
 
 def test_table_of_several_seeds(tmp_path):
@@ -402,7 +441,9 @@ def test_table_of_several_seeds(tmp_path):
     mean, std = summary['dtm']['mIoU']
     assert mean == pytest.approx(values[:, 1].mean())
     assert std == pytest.approx(values[:, 1].std(ddof=1))
-    args = quickstart.parse_args(['--work-dir', str(tmp_path), '--seeds', '3'])
+    args = quickstart.parse_args(
+        ['--full', '--work-dir', str(tmp_path), '--seeds', '3']
+    )
     quickstart.write_results(args, tables)
     text = (tmp_path / 'results.md').read_text()
     assert '| DTM | 61.7 ± 1.5 |' in text
