@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import stat
 import types
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -125,7 +126,10 @@ def check_finite(weights: Mapping, name: object) -> None:
 
 def _size(file: str | os.PathLike | IO[bytes]) -> int:
     if isinstance(file, (str, os.PathLike)):
-        return os.path.getsize(file)
+        about = os.stat(file)
+        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+            raise ValueError(f'{file} is not a file. Name a checkpoint.')
+        return about.st_size
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     return size

@@ -2,6 +2,8 @@
 
 import argparse
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,3 +72,10 @@ def test_config_in_a_checkpoint_is_not_handed_on(tmp_path):
     path = tmp_path / 'old.pth'
     torch.save(dict(state_dict={}, meta=dict(config='1 / 0', epoch=3)), path)
     assert read_checkpoint(path)['meta'] == dict(epoch=3)
+
+
+def test_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.pth')
+    for path in (tmp_path / 'pipe.pth', Path('/dev/zero'), tmp_path):
+        with pytest.raises(ValueError, match=f'{path} is not a file'):
+            read_checkpoint(path)
