@@ -168,7 +168,7 @@ def kill_and_resume(
         while True:
             rank = draw.randrange(recipe.processes)
             left = max(1, calls - calls * saved // steps)
-            if len(outcomes) == kills:
+            if len(outcomes) == kills or saved == steps:
                 kill = None
             elif draw.random() < 0.5:
                 step = draw.randint(saved and saved + 1, steps)
@@ -200,22 +200,17 @@ def kill_and_resume(
                     lost = f'{trained[-1]} steps trained, {saved} saved'
             except (OSError, ValueError) as error:
                 lost = f'{error}'
-            killed = -signal.SIGKILL in codes
-            if killed and kill is not None:
+            if kill is not None and -signal.SIGKILL in codes:
                 outcomes.append((f'{kill}', lost))
-            elif lost:
-                outcomes.append((f'{kill}', lost))
+                continue
+            lost = lost or compared(run, reference, recipe)
+            if lost:
+                when = outcomes.pop()[0] if outcomes else 'before any kill'
+                outcomes.append((when, lost))
+            if lost or len(outcomes) == kills:
                 break
-            elif kill is None:
-                outcomes[-1] = (outcomes[-1][0], compared(run, reference, recipe))
-                break
-            elif saved == steps:  # it ended before the kill came
-                problem = compared(run, reference, recipe)
-                if problem:
-                    outcomes.append(('no kill', problem))
-                    break
-                shutil.rmtree(run)  # and begins anew
-                saved = 0
+            shutil.rmtree(run)  # at its end before all kills came: once more
+            saved = 0
     finally:
         for start in starts:
             start.end()
