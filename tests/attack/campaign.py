@@ -142,7 +142,7 @@ def main() -> int:
                 f'{name}: {len(outcomes) - lost} held, {lost} lost',
                 flush=True,
             )
-    outcomes = sorted(outcome for all_of_it in done.values() for outcome in all_of_it)
+    outcomes = sorted(tuple(one) for all_of_it in done.values() for one in all_of_it)
     text = f'Seed {args.seed}, {KILLS_OF_A_RUN} kills of each run.\n' + table(outcomes)
     (folder / f'table_seed{args.seed}.txt').write_text(text)
     print(text)
