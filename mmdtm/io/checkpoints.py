@@ -1,6 +1,7 @@
 """Checkpoints read as weights only: nothing in a file is executed."""
 
 import argparse
+import errno
 import os
 import pickle
 import stat
@@ -58,9 +59,10 @@ def read_checkpoint(
             'again if it should hold weights; if you trust where it comes from, keep '
             'its tensors alone: torch.save(model.state_dict(), ...).'
         ) from None
-    except OSError:
-        raise
     except Exception as error:  # the bytes of a damaged file can lead anywhere
+        # To a place before the file's begin, too, which is an invalid argument.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ValueError(
             f'{name} is not loaded: it is damaged, or not a checkpoint ({error!r}). '
             'Copy or download it again.'

@@ -162,6 +162,16 @@ WAYS = {
 }
 
 
+def test_a_checkpoint_cut_anywhere_is_named(tmp_path):
+    path = tmp_path / 'cut.pth'
+    torch.save(dict(state_dict=dict(w=torch.randn(10_000))), path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=f'{path} is not loaded'):
+            read_checkpoint(path)
+
+
 @pytest.mark.parametrize('way', WAYS)
 def test_every_way_in_runs_nothing_and_names_the_file(way, tmp_path):
     path, mark = tmp_path / 'payload.pth', tmp_path / 'executed'
