@@ -445,24 +445,39 @@ class DTMViT(BaseBackbone):
             module.eval()
         return self
 
-    def _position_bias(
-        self, layer: TransformerLayer, grid: tuple[int, int]
-    ) -> torch.Tensor | None:
-        """The layer's own plus the shared bias: (H, 1 + N, 1 + N), or None."""
-        tables = [
-            module.relative_position_bias_table
-            for module in (layer.attn, self.rel_pos_bias)
-            if module is not None and module.relative_position_bias_table is not None
-        ]
-        if not tables:
-            return None
-        table: torch.Tensor = sum(tables[1:], tables[0])
+    def _position_biases(
+        self, grid: tuple[int, int]
+    ) -> Sequence[torch.Tensor] | Sequence[None]:
+        """Each layer's own plus the shared bias: (H, 1 + N, 1 + N), or None.
+
+        All come from one look-up, in the dtype that attention computes in. Their
+        rows begin at multiples of 8 entries: only such biases do the fast kernels
+        take without a copy.
+        """
+        tables = [layer.attn.relative_position_bias_table for layer in self.layers]
+        if self.rel_pos_bias is not None:
+            shared = self.rel_pos_bias.relative_position_bias_table
+            tables = [shared if own is None else own + shared for own in tables]
+        if tables[0] is None:
+            return [None] * self.num_layers
+        if not self.use_rel_pos_bias:  # all the same
+            tables = tables[:1]
         index = self.position_index
         if grid != self.patch_resolution:
-            table = resize_table(table, self.patch_resolution, grid)
-            index = position_index(grid, table.device)
-        bias = table.t().index_select(1, index.flatten())
-        return bias.unflatten(1, index.shape)
+            tables = [
+                resize_table(table, self.patch_resolution, grid) for table in tables
+            ]
+            index = position_index(grid, tables[0].device)
+        table = torch.stack([table.t() for table in tables])  # (L, H, entries)
+        count = index.shape[1]
+        index = F.pad(index, (0, -count % 8))
+        biases = table.index_select(2, index.flatten()).unflatten(2, index.shape)
+        device = table.device.type
+        # After the look-up, so that its gradients add up in the table's precision.
+        if torch.is_autocast_enabled(device):
+            biases = biases.to(torch.get_autocast_dtype(device))
+        layers = biases[..., :count].unbind()
+        return layers if self.use_rel_pos_bias else layers * self.num_layers
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Features of images.
@@ -483,8 +498,9 @@ class DTMViT(BaseBackbone):
         """From patch tokens (B, N, C) to the outputs."""
         x = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         outs = []
-        for i, layer in enumerate(self.layers):
-            x = layer(x, self._position_bias(layer, grid))
+        biases = self._position_biases(grid)
+        for i, (layer, bias) in enumerate(zip(self.layers, biases, strict=True)):
+            x = layer(x, bias)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:

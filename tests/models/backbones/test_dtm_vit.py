@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from counting import operations
 from mmpretrain.registry import MODELS
 from scipy.stats import truncnorm
 from timm.layers import trunc_normal_ as timm_trunc_normal_
@@ -487,3 +488,28 @@ def test_compile__whole_graph_at_the_own_size_and_right_at_others():
         torch.compiler.reset()
         compiled = torch.compile(model, backend='eager')
         torch.testing.assert_close(compiled(others), model(others))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_position_biases__one_aligned_look_up_for_all_layers(dtype, monkeypatch):
+    model = build(DTMPretrainViT, use_shared_rel_pos_bias=True)
+    given = []
+    attend = nn.functional.scaled_dot_product_attention
+
+    def noting(q, k, v, attn_mask):
+        given.append((q.dtype, attn_mask))
+        return attend(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(nn.functional, 'scaled_dot_product_attention', noting)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
+        counted = operations(lambda: model(images))
+    assert counted['index_select'] == 1
+    assert len(given) == model.num_layers
+    shared = model.rel_pos_bias.relative_position_bias_table
+    for layer, (precision, bias) in zip(model.layers, given, strict=True):
+        assert precision == bias.dtype == dtype
+        assert bias.stride(-1) == 1 and bias.stride(-2) % 8 == 0
+        table = layer.attn.relative_position_bias_table + shared
+        expected = table[model.position_index].permute(2, 0, 1)
+        assert bias[0].equal(expected.to(dtype))
