@@ -79,8 +79,8 @@ def train(args) -> None:
     cfg = load_config(args)
     if args.smoke and args.work_dir is None:
         cfg.work_dir += '-smoke'  # apart from the checkpoints of the real run
-    claim_folder(cfg.work_dir, cfg.launcher)
     merge_arguments(cfg, args)
+    claim_folder(cfg.work_dir, cfg.launcher)
     if args.smoke:
         shrink(cfg, Path(cfg.work_dir) / 'made_data')
     try:
