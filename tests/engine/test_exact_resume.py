@@ -101,6 +101,7 @@ def check(tmp_path: Path, extra: str, last: int, stops=None) -> Path:
     validations = Steps.validations
     assert [row[0] for row in whole] == list(range(1, last + 1))
     assert len({row[2] for row in whole}) == last
+    assert whole[6][3] != whole[0][3], 'another order in the second epoch'
     assert len({iteration for iteration, _ in validations}) > 1
     for stop in stops or [2, 5, 6, 8]:
         run = tmp_path / f'run{stop}'
