@@ -73,9 +73,9 @@ class DeferredHistory(HistoryBuffer):
 def fetch(values: Sequence[float | torch.Tensor]) -> list[float]:
     """Numbers of numbers and tensors of one element; devices are waited for once."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    if not tensors:
-        return list(values)
-    fetched = iter(torch.stack([x.double().reshape(()) for x in tensors]).tolist())
+    fetched = iter(())
+    if tensors:
+        fetched = iter(torch.stack([x.double().reshape(()) for x in tensors]).tolist())
     return [next(fetched) if isinstance(x, torch.Tensor) else x for x in values]
 
 
