@@ -5,10 +5,11 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
+VENV_DOCS := .venv-docs
 PYTEST := -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-tables docs-tables coverage mutation attack check lint types clean
+.PHONY: help install quickstart test test-fast test-tables docs docs-tables coverage mutation attack check lint types clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | \
@@ -50,6 +51,16 @@ test-tables: install  ## Every chain behind the paper's tables, small, on made d
 	rm -rf work_dirs/tables-smoke
 	$(VENV)/bin/python tools/reproduce.py all --run --smoke
 
+docs: $(VENV_DOCS)/.installed  ## The documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/python -m mkdocs build --strict
+
+# The site reads the code without importing it: this needs no torch.
+$(VENV_DOCS)/.installed: requirements/docs.txt
+	$(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip install -q -U pip
+	$(VENV_DOCS)/bin/python -m pip install -q $(PIP_ARGS) -r requirements/docs.txt
+	touch $@
+
 docs-tables: install  ## Bring docs/tables.md and the model index up to date
 	$(VENV)/bin/python tools/docs_tables.py
 
@@ -83,6 +94,6 @@ types: install  ## Types of the package
 	$(VENV)/bin/mypy
 
 clean:  ## Remove the environments, the results and all caches
-	rm -rf $(VENV) $(VENV_OPENMMLAB) work_dirs build *.egg-info \
+	rm -rf $(VENV) $(VENV_OPENMMLAB) $(VENV_DOCS) work_dirs build site *.egg-info \
 	    .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,6 +56,5 @@ class OfficialCIFAR10(CIFAR10):
 class OfficialCIFAR100(OfficialCIFAR10, CIFAR100):
     """CIFAR-100 (Krizhevsky, 2009) with its 100 fine labels.
 
-    Args:
-        See :class:`OfficialCIFAR10`; the folder is ``cifar-100-python``.
+    Takes what :class:`OfficialCIFAR10` takes; the folder is ``cifar-100-python``.
     """

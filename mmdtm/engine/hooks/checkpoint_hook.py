@@ -44,8 +44,7 @@ class AtomicCheckpointHook(CheckpointHook):
     training goes on, and the next interval tries again. Folders that are not on
     a local disk are written as mmengine does.
 
-    Args:
-        See :class:`mmengine.hooks.CheckpointHook`.
+    Takes the arguments of :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
         OSError: If the last checkpoint of the training cannot be written.

@@ -556,10 +556,7 @@ class DTMPretrainViT(DTMViT):
     """DTMViT with a mask token, for pre-training.
 
     Per-layer and shared position bias together, and a final norm, by default
-    (table 12).
-
-    Args:
-        See :class:`DTMViT`.
+    (table 12). All other arguments are those of :class:`DTMViT`.
     """
 
     def __init__(
