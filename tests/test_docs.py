@@ -2,30 +2,73 @@
 
 import ast
 import re
-from pathlib import Path
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from pages import PAGES, ROOT, Block, blocks, registered
 from tiny import ARCH, dtm_config
 
 import mmdtm.plugin  # noqa: F401
+from mmdtm.hub import find_config
 from mmdtm.models.target_generators import OpenCLIPGenerator
 from mmdtm.morphing import TokenAssignment, bipartite_matching, dtm_loss
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = {path.stem: path.read_text() for path in (ROOT / 'docs').glob('*.md')}
+PYTHON = blocks(language='python')
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r'```python\n(.*?)```', PAGES[page], re.DOTALL)
+def texts(page: str) -> list[str]:
+    return [block.text for block in blocks(f'docs/{page}.md', 'python')]
 
 
 def block_with(text: str) -> str:
-    (block,) = [block for block in blocks('inherit') if text in block]
+    (block,) = [block for block in texts('inherit') if text in block]
     return block
+
+
+def is_config(block: Block) -> bool:
+    """Whether a block sets nothing but what a config consists of."""
+    for node in ast.parse(block.text).body:
+        if not isinstance(node, ast.Assign):
+            return False
+        value = node.value
+        if isinstance(value, ast.Call) and ast.unparse(value.func) != 'dict':
+            return False
+        if not isinstance(value, (ast.Call, ast.Constant, ast.List, ast.Name)):
+            return False
+    return True
+
+
+CODE = [block for block in PYTHON if not is_config(block)]
+
+
+def test_blocks_have_a_language_and_notes_a_meaning():
+    assert {block.language for block in blocks()} <= {
+        'python',
+        'bash',
+        'text',
+        'bibtex',
+        'markdown',
+    }
+    tests = '\n'.join(path.read_text() for path in ROOT.glob('tests/**/test_*.py'))
+    for block in blocks():
+        kind, _, what = block.note.partition(': ')
+        if block.note.startswith('run by '):
+            assert f'def {block.note.removeprefix("run by ")}(' in tests, block
+        else:
+            assert not block.note or (kind == 'not run' and what), block
+
+
+@pytest.mark.parametrize('page', sorted({block.page for block in CODE}))
+def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for block in CODE:
+        if block.page == page and not block.note:
+            exec(compile(block.text, str(block), 'exec'), scope)
 
 
 def without_docstrings(code: str) -> str:
@@ -37,13 +80,8 @@ def without_docstrings(code: str) -> str:
     return ast.unparse(tree)
 
 
-def test_section_4_runs_and_its_equations_hold():
-    *steps, _ = blocks('section4')
-    exec(''.join(steps), {})
-
-
 def test_section_4_shows_the_loss_as_it_is():
-    shown = ast.unparse(ast.parse(blocks('section4')[-1]))
+    shown = ast.unparse(ast.parse(texts('section4')[-1]))
     code = without_docstrings((ROOT / 'mmdtm/models/selfsup/dtm.py').read_text())
     (loss,) = [
         node
@@ -55,7 +93,7 @@ def test_section_4_shows_the_loss_as_it_is():
 
 def test_section_4_names_the_files_of_its_calls():
     rows = re.findall(
-        r'^\| (`.*?) \|.*\| `(mmdtm/.*\.py)` \|$', PAGES['section4'], re.M
+        r'^\| (`.*?) \|.*\| `(mmdtm/.*\.py)` \|$', PAGES['docs/section4.md'], re.M
     )
     assert len(rows) == 9
     for calls, file in rows:
@@ -120,18 +158,27 @@ def take_step(model, side: int) -> dict[str, torch.Tensor]:
     return logged
 
 
-def test_every_config_shown_finds_its_bases(tmp_path):
+@pytest.mark.parametrize('block', [b for b in PYTHON if is_config(b)], ids=str)
+def test_config_loads(block, tmp_path):
+    """Alone if it names its bases, else as a part of the config whose kind it is."""
+
     def found(base: re.Match) -> str:
         paths = (ROOT / 'configs').glob(f'**/{base[1]}')
         return repr(str(min(paths, key=lambda path: len(path.parts))))
 
-    shown = [text for page in PAGES for text in blocks(page) if '_base_ = [' in text]
-    assert len(shown) > 5
-    for number, text in enumerate(shown):
-        file = tmp_path / f'shown{number}.py'
-        file.write_text(re.sub(r"'\./(\S+\.py)'", found, text))
-        cfg = Config.fromfile(file, import_custom_modules=False)
-        assert cfg.model and cfg.train_cfg and cfg.train_dataloader
+    text = re.sub(r"'\./(\S+\.py)'", found, block.text)
+    if '_base_ =' not in text:
+        name = 'segmentation/upernet_dtm_vit-b_160k_ade20k-512x512'
+        if "_delete_=True, type='mmpretrain.DTMViT'" not in ' '.join(text.split()):
+            name = 'dtm_vit-b_300e'
+        text = f'_base_ = [{str(find_config(name))!r}]\n' + text
+    file = tmp_path / 'shown.py'
+    file.write_text(text)
+    cfg = Config.fromfile(file, import_custom_modules=False)
+    assert cfg.model and cfg.train_cfg and cfg.train_dataloader
+    for kind in re.findall(r"\btype='([\w.]+)'", block.text):
+        shown = any(f'class {kind}(' in other.text for other in PYTHON)
+        assert shown or registered(kind), f'{kind} is not registered'
 
 
 def test_the_teacher_of_ones_own_trains_a_student(tmp_path):
@@ -164,3 +211,19 @@ def test_the_fourth_framework_trains():
     config['dtm']['target_generator'].update(OpenCLIPGenerator.smoke)
     logged = take_step(MODELS.build(config), 224)  # HOG has a grid of 14 x 14
     assert set(logged) == {'loss', 'loss_dtm'}
+
+
+def test_patches_are_classified_as_shown(tmp_path):
+    from tiny_clip import save_tiny_clip  # imports open_clip, which the plugin mends
+
+    model_config, weights, _ = save_tiny_clip(tmp_path)
+    (block,) = [b for b in CODE if b.page == 'docs/analysis.md']
+    text = block.text.replace(
+        "ZeroShotCLIP('ViT-B-16', 'openai')",
+        f'ZeroShotCLIP("tiny", {weights!r}, {model_config!r})',
+    ).replace('num_morphed=98, num_iters=7', 'num_morphed=8, num_iters=3')
+    scope = dict(images=torch.randn(2, 3, 32, 32), targets=torch.tensor([0, 1]))
+    exec(text, scope)
+    assert scope['logits'].shape == (2, 16, 2)
+    found, predicted = scope['found'], scope['logits'].argmax(-1)
+    assert torch.equal(found.right, predicted == scope['targets'][:, None])

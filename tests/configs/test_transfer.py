@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import mmpretrain  # noqa: F401
@@ -76,6 +77,18 @@ def colour_of(batch: dict, preprocessor: torch.nn.Module) -> torch.Tensor:
 
 def test_every_config_has_a_miniature():
     assert {path.stem for path in CONFIGS.glob('*.py')} == set(MINIATURES)
+
+
+@pytest.mark.parametrize('name', MINIATURES)
+def test_the_page_shows_the_official_layout(name, tmp_path):
+    """docs/data.md has each name at the top of what the data set reads."""
+    draw, *_ = MINIATURES[name]
+    draw(tmp_path)
+    root = Config.fromfile(CONFIGS / f'{name}.py').train_dataloader.dataset.data_root
+    page = (CONFIGS.parents[1] / 'docs/data.md').read_text()
+    (tree,) = re.findall(rf'^{root}\n((?:[├└].*\n)+)', page, re.M)
+    shown = {line[4:].split()[0].split('/')[0] for line in tree.splitlines()}
+    assert {path.name for path in tmp_path.iterdir()} <= shown
 
 
 @pytest.mark.parametrize('name', MINIATURES)
