@@ -46,8 +46,20 @@ def small_test_cfg(test_cfg: dict) -> dict:
     return test_cfg
 
 
+# Four stages to stride 32, the last as wide as the ViT.
+SWIN = dict(embed_dims=WIDTH // 8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 3])
+
 UPSTREAM = {
     'VisionTransformer': DTMViT.smoke,
+    'BEiTViT': DTMViT.smoke,
+    'SwinTransformer': dict(arch=SWIN, img_size=SIDE, window_size=2),
+    'SwinTransformerV2': dict(
+        arch=dict(SWIN, extra_norm_every_n_blocks=0), img_size=SIDE, window_size=2
+    ),
+    'ConvNeXt': dict(
+        arch=dict(depths=[1, 1, 1, 1], channels=[WIDTH // n for n in (8, 4, 2, 1)]),
+        img_size=lambda size: SIDE,
+    ),
     'MAEPretrainDecoder': dict(
         num_patches=16,
         embed_dim=WIDTH,

@@ -201,6 +201,20 @@ def test_the_teacher_of_ones_own_trains_a_student(tmp_path):
     assert list(take_step(model, 64)) == ['loss']
 
 
+def test_the_backbone_of_ones_own_is_a_student():
+    exec(block_with('class ConvStudent'), {})
+    config = dtm_config()
+    config['backbone'] = dict(type='ConvStudent', embed_dims=24, depth=2, img_size=64)
+    model = MODELS.build(config)
+    assert list(take_step(model, 64)) == ['loss']
+    student, images = model.backbone, torch.randn(1, 3, 64, 64)
+    mask = torch.eye(4).bool()[None]
+    pixels = mask.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, None]
+    other = torch.where(pixels, torch.randn(1, 3, 64, 64), images)
+    torch.testing.assert_close(student(other, mask), student(images, mask))
+    assert not torch.allclose(student(other)[0], student(images)[0])
+
+
 def test_the_fourth_framework_trains():
     exec(block_with('class MaskFeatDTM'), {})
     scope = {}

@@ -90,6 +90,25 @@ def test_the_data_of_a_hook_are_made_too(tmp_path):
     assert cfg.train_dataloader.dataset.type == 'UnlabeledImages'
 
 
+@pytest.mark.parametrize(
+    'student', ['MaskedSwinTransformer', 'MaskedSwinTransformerV2', 'MaskedConvNeXt']
+)
+def test_a_hierarchical_student_gets_small_with_its_masks_and_its_head(student):
+    cfg = Config.fromfile(ROOT / 'configs/dtm_vit-s_300e.py')
+    model = cfg.model
+    model.backbone = ConfigDict(type=student, img_size=224, arch='tiny')
+    model.head.grid_size = 14
+    smoke.shrink_model(model)
+    built = MODELS.build(model)
+    assert built.backbone.patch_resolution == (2, 2)
+    assert built.backbone.embed_dims == smoke.WIDTH
+    assert built.head.grid_size == (4, 4) == built.target_generator.grid_size
+    mask = ConfigDict(backbone=dict(type=student), part=dict(cfg.block_mask))
+    mask.part.input_size = 7
+    smoke.shrink_model(mask)
+    assert mask.part.input_size == [2, 2]
+
+
 def test_bases_that_upstream_has_speak_for_what_inherits_from_them():
     """mmpretrain's MAEViT is in no table, but a VisionTransformer."""
     assert small(type='MAEViT', arch='large')['arch'] == smoke.ARCH

@@ -1,9 +1,10 @@
 """From the student's tokens to the loss; importing registers the classes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -14,18 +15,35 @@ from mmdtm.morphing import TokenAssignment, dtm_loss
 class DTMHead(BaseModule):
     """A linear layer to the teacher's width, and the loss (paper, section 4).
 
+    A hierarchical student has fewer positions than its teacher has tokens: 7 x 7 at
+    stride 32 against 14 x 14. With ``grid_size`` the linear layer gives each position
+    the tokens of its r x r cells, and a pixel shuffle puts them in their places.
+
     Args:
         in_channels: Width C of the student's tokens.
         out_channels: Width D of the teacher's tokens.
         loss: Config of the loss, called with (u, v, assignments).
+        grid_size: Rows and columns of the online tokens, a multiple of the student's;
+            one number means square. None: the student's own.
+        student_grid: Rows and columns of the student's tokens; DTM fills it in. Needed
+            with ``grid_size``.
         init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: If ``grid_size`` is not a multiple of ``student_grid``.
     """
+
+    smoke: ClassVar[dict] = dict(
+        grid_size=lambda grid: grid and [2 * n // 7 for n in to_2tuple(grid)]
+    )
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         loss: dict | None = None,
+        grid_size: int | tuple[int, int] | None = None,
+        student_grid: tuple[int, int] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(
@@ -35,12 +53,45 @@ class DTMHead(BaseModule):
                 type='TruncNormal', layer='Linear', std=0.02, a=-0.02, b=0.02, bias=0.0
             )
         )
-        self.projection = nn.Linear(in_channels, out_channels)
+        self.grid_size: Any = None if grid_size is None else to_2tuple(grid_size)
+        self.student_grid = student_grid
+        self.cells = 1 if self.grid_size is None else self._cells()
+        self.projection = nn.Linear(in_channels, out_channels * self.cells**2)
         self.loss_module = MODELS.build(loss or dict(type='DTMLoss'))
 
+    def _cells(self) -> int:
+        """r: each position becomes r x r tokens."""
+        rows, columns = self.grid_size
+        student = self.student_grid
+        if student is not None:
+            cells = rows // student[0]
+            if cells and (rows, columns) == (cells * student[0], cells * student[1]):
+                return cells
+        own = 'an unknown number of' if student is None else '{} x {}'.format(*student)
+        raise ValueError(
+            f'The student has {own} positions and {type(self).__name__} is to give '
+            f'{rows} x {columns} tokens: no position would have r x r of them. Set '
+            "grid_size of the head to a multiple of the student's grid (the teacher "
+            'follows it), or img_size of the student so that its grid divides the '
+            "head's."
+        )
+
     def forward(self, tokens: Tensor) -> Tensor:
-        """Project the student's tokens (B, N, C) to online tokens u, (B, N, D)."""
-        return self.projection(tokens)
+        """Project the student's tokens to online tokens u.
+
+        Args:
+            tokens: (B, N, C).
+
+        Returns:
+            (B, N * r**2, D), row-major in the online tokens' grid.
+        """
+        tokens = self.projection(tokens)
+        if self.cells == 1:
+            return tokens
+        r = self.cells
+        # (B, h * w, r * r * D) -> (B, h, r, w, r, D)
+        tokens = tokens.unflatten(2, (r, r, -1)).unflatten(1, self.student_grid)
+        return tokens.transpose(2, 3).flatten(1, 4)
 
     def loss(
         self, tokens: Tensor, target: Tensor, assignments: Sequence[TokenAssignment]

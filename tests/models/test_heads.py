@@ -47,3 +47,26 @@ def test_loss__that_is_not_finite_is_left_to_the_training_loop():
     online[0, 0] = torch.nan
     loss = MODELS.build(dict(type='DTMLoss'))(online, target, assignments)
     assert loss.isnan()
+
+
+def test_each_position_gives_the_tokens_of_its_cells():
+    """By loops: token (i, j) is of position (i // 2, j // 2), cell (i % 2, j % 2)."""
+    head = MODELS.build(
+        dict(
+            type='DTMHead',
+            in_channels=5,
+            out_channels=3,
+            grid_size=(4, 6),
+            student_grid=(2, 3),
+        )
+    )
+    tokens = torch.randn(2, 6, 5)
+    online = head(tokens)
+    assert online.shape == (2, 24, 3)
+    given = (tokens @ head.projection.weight.T + head.projection.bias).view(
+        2, 2, 3, 2, 2, 3
+    )
+    for i in range(4):
+        for j in range(6):
+            expected = given[:, i // 2, j // 2, i % 2, j % 2]
+            torch.testing.assert_close(online[:, i * 6 + j], expected)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.utils import to_2tuple
 from mmpretrain.registry import TRANSFORMS
 
 TRIES = 10  # of a block, until single patches fill up
@@ -36,7 +37,10 @@ class BlockMaskGenerator(BaseTransform):
         ValueError: If an argument is out of its range.
     """
 
-    smoke: ClassVar[dict] = dict(input_size=4, min_num_patches=1)
+    smoke: ClassVar[dict] = dict(
+        input_size=lambda grid: [2 * n // 7 for n in to_2tuple(grid)],  # 224 -> 64
+        min_num_patches=1,
+    )
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ NO_DECAY_NAMES = (
     'pos_embed',
     'cls_token',
     'mask_token',
+    'reg_token',
+    'dist_token',
 )
 
 
@@ -46,8 +48,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Raises:
         ValueError: If a key is missing or unknown, or a rate out of range; at the
-            call, if the model has no ``backbone`` with ``get_layer_depth``, or
-            no trainable parameter.
+            call, if the model has no ``backbone`` with ``get_layer_depth`` for a rate
+            other than 1, or no trainable parameter.
     """
 
     def _validate_cfg(self) -> None:
@@ -72,7 +74,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         """Append the parameter groups of the whole model to ``params``."""
         backbone: Any = getattr(module, 'backbone', None)
-        if not hasattr(backbone, 'get_layer_depth'):
+        rate = self.paramwise_cfg['layer_decay_rate']
+        layered = hasattr(backbone, 'get_layer_depth')
+        if rate != 1 and not layered:
             raise ValueError(
                 f'Layer-wise decay asks model.backbone.get_layer_depth, and '
                 f'{type(module).__name__} has '
@@ -84,13 +88,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 + '. Use a backbone that has it, such as DTMViT, or another '
                 'constructor.'
             )
-        rate = self.paramwise_cfg['layer_decay_rate']
         groups: dict[tuple[float, bool], dict] = {}
         depths: dict[tuple[float, bool], set[int]] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            depth, num_depths = backbone.get_layer_depth(name, 'backbone.')
+            depth, num_depths = (
+                backbone.get_layer_depth(name, 'backbone.') if layered else (0, 1)
+            )
             decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
             scale = rate ** (num_depths - 1 - depth)
             group = groups.setdefault(

@@ -1,5 +1,27 @@
-"""Backbones: BEiT-v2-style Vision Transformers."""
+"""Backbones: BEiT-v2-style Vision Transformers, and others as students."""
 
 from .dtm_vit import DTMPretrainViT, DTMViT
+from .masked import (
+    MaskedBEiTViT,
+    MaskedConvNeXt,
+    MaskedSwinTransformer,
+    MaskedSwinTransformerV2,
+    MaskedVisionTransformer,
+    MaskedViTEVA02,
+    MaskToken,
+)
+from .student import Student, check_student
 
-__all__ = ['DTMPretrainViT', 'DTMViT']
+__all__ = [
+    'DTMPretrainViT',
+    'DTMViT',
+    'MaskToken',
+    'MaskedBEiTViT',
+    'MaskedConvNeXt',
+    'MaskedSwinTransformer',
+    'MaskedSwinTransformerV2',
+    'MaskedViTEVA02',
+    'MaskedVisionTransformer',
+    'Student',
+    'check_student',
+]

@@ -16,6 +16,7 @@ from torch import nn
 
 from .loading import fit_state_dict
 from .position_bias import position_index, resize_table, table_length
+from .student import check_mask, mask_tokens
 
 INIT_STD = 0.02
 
@@ -598,11 +599,6 @@ class DTMPretrainViT(DTMViT):
         """
         tokens, grid = self.patch_embed(x)
         if mask is not None:
-            if mask.shape != (len(x), *grid):
-                raise ValueError(
-                    f'The mask must be of shape {(len(x), *grid)} (images, patch rows, '
-                    f'patch columns), got {tuple(mask.shape)}.'
-                )
-            masked = mask.flatten(1).unsqueeze(-1).bool()
-            tokens = torch.where(masked, self.mask_token, tokens)
+            check_mask(mask, len(x), grid)
+            tokens = mask_tokens(tokens, mask, self.mask_token)
         return self._forward_layers(tokens, grid)

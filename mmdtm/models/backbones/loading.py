@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from mmengine.logging import print_log
+from torch import nn
 
 from .position_bias import resize_table, table_length
 
@@ -226,4 +227,47 @@ def _check_architecture(
             f'{"; ".join(sorted(differ)[:8])}'
             f'{f" and {len(differ) - 8} more" if len(differ) > 8 else ""}. Set arch, '
             'patch_size and in_channels to those of the checkpoint.'
+        )
+
+
+def check_fits(
+    module: nn.Module,
+    state_dict: dict[str, torch.Tensor],
+    prefix: str,
+    fresh: tuple[str, ...] = (),
+) -> None:
+    """Check that a checkpoint has all of a backbone's parameters, in their shapes.
+
+    mmengine loads what fits and logs the rest, which is easily missed.
+
+    Args:
+        module: What is being loaded.
+        state_dict: Name to tensor.
+        prefix: What the backbone's names start with, such as 'backbone.'.
+        fresh: Beginnings of names that may be missing; such parameters keep their
+            start values.
+
+    Raises:
+        ValueError: If parameters are missing or of another shape.
+    """
+    who = f'{type(module).__name__} under {prefix!r}'
+    wanted = dict(module.named_parameters())
+    missing = [name for name in wanted if prefix + name not in state_dict]
+    for name in [name for name in missing if name.startswith(fresh)]:
+        state_dict[prefix + name] = wanted[name].detach()  # else strict would refuse
+        missing.remove(name)
+    differ = [
+        f'{name} is {tuple(state_dict[prefix + name].shape)}, here {tuple(value.shape)}'
+        for name, value in wanted.items()
+        if name not in missing and state_dict[prefix + name].shape != value.shape
+    ]
+    if missing:
+        raise ValueError(
+            f'{who}: the checkpoint lacks {_names(missing)}. Load one of this '
+            'backbone, and set prefix of init_cfg to what its names start with there.'
+        )
+    if differ:
+        raise ValueError(
+            f'{who}: the checkpoint is of another size: {_names(differ, 4)}. Set arch, '
+            'img_size and patch_size to those of the checkpoint, or load another.'
         )

@@ -54,7 +54,6 @@ class DTMBranch(BaseModule):
         if target_generator is not None:
             teacher = MODELS.build(target_generator)
             teacher.check_morphing(morphing)
-            attach_tower(teacher, backbone, data_preprocessor)
             self.target_generator, out_channels = teacher, teacher.out_channels
         elif morphing is None:
             raise ValueError(
@@ -62,10 +61,10 @@ class DTMBranch(BaseModule):
                 "a morphing, such as morphing=dict(type='BipartiteMorphing')."
             )
         self.morphing: Any = None if morphing is None else MODELS.build(morphing)
-        widths = dict(
-            in_channels=in_channels or backbone.embed_dims, out_channels=out_channels
-        )
-        self.head = MODELS.build(dict(type='DTMHead') | widths | (head or {}))
+        head = head_config(head or {}, backbone, out_channels, in_channels)
+        self.head: Any = MODELS.build(dict(type='DTMHead') | head)
+        if self.target_generator is not None:
+            attach_tower(self.target_generator, backbone, data_preprocessor, self.head)
 
     def loss(self, tokens: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The weighted loss of the student's tokens.
@@ -86,13 +85,36 @@ class DTMBranch(BaseModule):
         return self.weight * self.head.loss(tokens, target, assignments)
 
 
-def attach_tower(tower: FrozenTower, backbone: Any, data_preprocessor: Any) -> None:
-    """Let a frozen network see the student's images in the student's grid.
+def head_config(
+    head: dict, backbone: Any, out_channels: int, in_channels: int | None = None
+) -> dict:
+    """A head's config with the widths and the grid that follow from both sides.
+
+    Args:
+        head: What is given of it.
+        backbone: The student, built.
+        out_channels: Width D of the target tokens.
+        in_channels: Width C of the student's; its ``embed_dims`` by default.
+    """
+    sizes = dict(
+        in_channels=in_channels or backbone.embed_dims, out_channels=out_channels
+    )
+    if head.get('grid_size') is not None:
+        sizes['student_grid'] = tuple(backbone.patch_resolution)
+    return sizes | head
+
+
+def attach_tower(
+    tower: FrozenTower, backbone: Any, data_preprocessor: Any, head: Any = None
+) -> None:
+    """Let a frozen network see the student's images in the online tokens' grid.
 
     Args:
         tower: A teacher or a tokenizer.
         backbone: The student, built.
         data_preprocessor: Makes one more view, normalised for the network.
+        head: Its ``grid_size``, if any, is the online tokens' grid; it is the
+            student's own otherwise.
 
     Raises:
         ValueError: If the grids cannot be made equal, or the preprocessor makes
@@ -103,7 +125,8 @@ def attach_tower(tower: FrozenTower, backbone: Any, data_preprocessor: Any) -> N
             f'{type(data_preprocessor).__name__} makes no view of the images for '
             f'{type(tower).__name__}. Use the DTMDataPreprocessor.'
         )
-    tower.set_student_grid(tuple(backbone.patch_resolution), backbone.img_size)
+    grid = getattr(head, 'grid_size', None) or backbone.patch_resolution
+    tower.set_student_grid(tuple(grid), backbone.img_size)
     data_preprocessor.add_view(tower.mean, tower.std)
 
 

@@ -3,6 +3,8 @@
 import torch
 from mmpretrain.registry import MODELS
 
+from mmdtm.models.backbones.student import patch_tokens
+
 from .dtm import DTM
 
 
@@ -17,8 +19,10 @@ class DTMDistillation(DTM):
         **kwargs: See :class:`DTM`.
     """
 
+    masked = False
+
     def student_tokens(
         self, view: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """The student's patch tokens of the whole image, (B, N, C)."""
-        return self.backbone(view)[-1][:, self.backbone.num_extra_tokens :]
+        return patch_tokens(self.backbone, self.backbone(view))

@@ -5,21 +5,25 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from .branch import MaskedInput, attach_tower, first_view, require_mask
+from mmdtm.models.backbones.student import check_student, patch_tokens
+
+from .branch import MaskedInput, attach_tower, first_view, head_config, require_mask
 
 
 @MODELS.register_module()
 class DTM(MaskedInput, BaseSelfSupervisor):
-    """Pre-train a ViT to match a teacher's tokens group by group (section 4).
+    """Pre-train a backbone to match a teacher's tokens group by group (section 4).
 
     The student sees a masked image, the frozen teacher the whole one. Tokens
     that the teacher finds alike are merged into random numbers of groups, on
     both sides by the teacher's grouping, and the merged tokens are compared.
 
     Args:
-        backbone: Config of the student, a ``DTMPretrainViT``.
+        backbone: Config of the student: a ``DTMPretrainViT`` or any that keeps the
+            contract of :class:`~mmdtm.models.backbones.student.Student`.
         head: Config of the ``DTMHead``; ``in_channels`` defaults to the
-            student's width and ``out_channels`` to the teacher's.
+            student's width and ``out_channels`` to the teacher's. With its
+            ``grid_size`` the online tokens are of a finer grid than the student's.
         target_generator: Config of the teacher.
         morphing: Config of the morphing; ``IdentityMorphing`` gives the
             token-wise baseline of tables 4 and 8. None for a teacher that
@@ -28,9 +32,12 @@ class DTM(MaskedInput, BaseSelfSupervisor):
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: If the teacher's token grid cannot be made the student's,
-            or ``morphing`` is missing or superfluous.
+        ValueError: If the backbone does not keep the contract, the teacher's token
+            grid cannot be made the student's, or ``morphing`` is missing or
+            superfluous.
     """
+
+    masked = True  # the student takes masks
 
     def __init__(
         self,
@@ -42,18 +49,18 @@ class DTM(MaskedInput, BaseSelfSupervisor):
         init_cfg: dict | None = None,
     ) -> None:
         student = MODELS.build(backbone)
+        check_student(student, self.masked)
         teacher = MODELS.build(target_generator)
         teacher.check_morphing(morphing)
-        widths = dict(in_channels=student.embed_dims, out_channels=teacher.out_channels)
         super().__init__(
             backbone=student,
-            head=widths | head,
+            head=head_config(head, student, teacher.out_channels),
             target_generator=teacher,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
         self.morphing = None if morphing is None else MODELS.build(morphing)
-        attach_tower(teacher, student, self.data_preprocessor)
+        attach_tower(teacher, student, self.data_preprocessor, self.head)
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
         """The student's features of unmasked images, of the first view if several."""
@@ -84,5 +91,4 @@ class DTM(MaskedInput, BaseSelfSupervisor):
         self, view: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """The student's patch tokens of the masked image, (B, N, C)."""
-        latent = self.backbone(view, require_mask(mask))[-1]
-        return latent[:, self.backbone.num_extra_tokens :]
+        return patch_tokens(self.backbone, self.backbone(view, require_mask(mask)))
