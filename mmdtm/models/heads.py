@@ -53,7 +53,7 @@ class DTMHead(BaseModule):
                 type='TruncNormal', layer='Linear', std=0.02, a=-0.02, b=0.02, bias=0.0
             )
         )
-        self.grid_size: Any = None if grid_size is None else to_2tuple(grid_size)
+        self.grid_size: Any = None if grid_size is None else tuple(to_2tuple(grid_size))
         self.student_grid = student_grid
         self.cells = 1 if self.grid_size is None else self._cells()
         self.projection = nn.Linear(in_channels, out_channels * self.cells**2)

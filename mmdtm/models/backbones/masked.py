@@ -188,7 +188,7 @@ class MaskedHierarchy(MaskToken):
         embedding: nn.Module,
     ) -> None:
         """Set what the contract asks for, of the last stage."""
-        self.img_size = to_2tuple(img_size)
+        self.img_size = tuple(to_2tuple(img_size))
         near = [max(round(side / stride), 1) * stride for side in self.img_size]
         if near != [*self.img_size]:
             raise ValueError(
