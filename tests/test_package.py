@@ -67,7 +67,7 @@ def test_wheel_has_all_that_a_clone_has(dists):
     assert metadata['License-Expression'] == 'Apache-2.0'
     extras = {'onedl', 'openmmlab', 'onnx', 'tests', 'docs'}
     assert set(metadata.get_all('Provides-Extra')) == extras
-    for package in ('mkdocs', 'pytest'):
+    for package in ('mkdocs-material', 'pytest'):
         (asked,) = (
             r for r in metadata.get_all('Requires-Dist') if r.startswith(f'{package}>')
         )
