@@ -73,7 +73,7 @@ def read_training_log(path: str | Path) -> TrainingLog:
         path: A work dir, one of its timestamped folders, or a log file.
 
     Returns:
-        The rows. Lines that are no JSON object are left out and named in
+        The rows. Lines that are not JSON objects are left out and named in
         ``broken``.
 
     Raises:
@@ -122,7 +122,9 @@ def _log_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f'{path}: no such work dir.')
+        raise FileNotFoundError(
+            f'{path} does not exist. Name the work folder of a run, or a log.'
+        )
     files = []
     for folder in sorted({*path.glob('vis_data'), *path.glob('*/vis_data')}):
         found = [folder / 'scalars.json', *sorted(folder.glob('[0-9]*_[0-9]*.json'))]

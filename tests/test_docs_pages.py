@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from mmengine.logging import MMLogger
 from mmengine.registry import VISUALIZERS, init_default_scope
 from packaging.requirements import Requirement
 from pages import PAGES, ROOT, blocks, commands
@@ -124,6 +125,7 @@ def test_the_logger_gets_the_values(command, installed, tmp_path, monkeypatch):
     cfg = load_config(parse_args([*command.split(), '--work-dir', str(tmp_path)]))
     init_default_scope(cfg.default_scope)
     config = dict(cfg.visualizer, name=str(tmp_path), save_dir=str(tmp_path))
+    MMLogger.get_instance(str(tmp_path))  # MLflow's backend takes the newest
     visualizer = VISUALIZERS.build(config)
     if not installed:
         with pytest.raises(ImportError, match=f'pip install {kind}'):

@@ -81,7 +81,7 @@ def test_iteration_based_runs_count_iterations(tmp_path):
 
 
 def test_missing_logs_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere: no such work dir'):
+    with pytest.raises(FileNotFoundError, match='nowhere does not exist'):
         read_training_log(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match='no mmengine log'):
         read_training_log(tmp_path)

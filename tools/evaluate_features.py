@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, help="instead of the config's")
     parser.add_argument('--seed', type=int, default=0, help='of a random start (0)')
     parser.add_argument('--device', help='cuda, cpu, ...; cuda where there is one')
-    parser.add_argument('--out', type=Path, help='write the figures there as JSON')
+    parser.add_argument('--out', type=Path, help='write the values there as JSON')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE'
     )
@@ -165,7 +165,7 @@ def main() -> None:
     console.print(table)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        figures = dict(
+        values = dict(
             kind='linear probe',  # a row for tools/report.py
             name=f'{args.out.absolute().parent.name}/{args.out.stem}',
             metrics={key: result[key] for key in ('linear_top1', 'knn_top1')},
@@ -180,7 +180,7 @@ def main() -> None:
             max_iter=args.max_iter,
             **result,
         )
-        write_text(args.out, json.dumps(figures, indent=2) + '\n')
+        write_text(args.out, json.dumps(values, indent=2) + '\n')
 
 
 if __name__ == '__main__':

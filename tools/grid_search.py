@@ -40,7 +40,7 @@ METRICS = dict(Accuracy='accuracy/top1', IoUMetric='mIoU')  # of evaluators
 
 
 class Values(argparse.Action):
-    """Values of a grid from their texts; what is no number is named and left out."""
+    """Values of a grid from their texts; what is not a number is named and left out."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         cast, numbers = int if self.dest == 'seeds' else float, []

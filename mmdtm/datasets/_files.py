@@ -40,7 +40,9 @@ def read_pairs(path: Path) -> dict[str, str]:
         key, _, value = line.strip().partition(' ')
         if not value.strip() or key in pairs:
             reason = 'comes twice' if key in pairs else 'has no value'
-            raise ValueError(f'{path}:{number}: {key!r} {reason}.')
+            raise ValueError(
+                f'{path}:{number}: {key!r} {reason}. Unpack the file again.'
+            )
         pairs[key] = value.strip()
     return pairs
 

@@ -32,7 +32,7 @@ class CheckedADE20KDataset(ADE20KDataset):
                 f'has no {self.img_suffix} file' if images.is_dir() else 'is missing'
             )
             raise FileNotFoundError(
-                f'{images} {problem}: put the images there, or set data_root (and '
+                f'{images} {problem}. Put the images there, or set data_root (and '
                 'data_prefix.img_path, img_suffix) of the dataset to theirs.'
             )
         if 'seg_map_path' in infos[0]:  # a test set may have no masks

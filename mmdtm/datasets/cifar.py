@@ -33,7 +33,7 @@ class OfficialCIFAR10(CIFAR10):
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
         if split not in ('train', 'test'):
             raise ValueError(
-                f"{type(self).__name__}: split is 'train' or 'test', not {split!r}."
+                f"{type(self).__name__}: split is {split!r}. Give 'train' or 'test'."
             )
         super().__init__(data_root=data_root, split=split, download=False, **kwargs)
 

@@ -77,7 +77,8 @@ class ImageFolder(SkipBadImages, CustomDataset):
         if not infos:
             raise FileNotFoundError(
                 f'{place} has {len(folders)} class folders, but no image in any '
-                f'({", ".join(sorted(self.extensions))}).'
+                f'({", ".join(sorted(self.extensions))}). Put them there, or set '
+                'data_root of the dataset.'
             )
         return infos
 
@@ -95,8 +96,8 @@ def class_folders(place: Path) -> list[str]:
     )
     if not folders:
         raise FileNotFoundError(
-            f'{place} {"has no class folders" if place.is_dir() else "is missing"}: '
-            'put the images there as <class>/*, or set data_root (and data_prefix) '
+            f'{place} {"has no class folders" if place.is_dir() else "is missing"}. '
+            'Put the images there as <class>/*, or set data_root (and data_prefix) '
             'of the dataset to where they are.'
         )
     return folders

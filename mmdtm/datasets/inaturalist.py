@@ -68,10 +68,10 @@ class INaturalist(SkipBadImages, BaseDataset):
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f'{path}: an annotation names an image or a category that is not in '
-                f'the file, or an entry lacks a field ({error!r}).'
+                f'the file, or an entry lacks a field ({error!r}). Download it again.'
             ) from error
         if len(label) != len(categories):
-            raise ValueError(f'{path}: a category id comes twice.')
+            raise ValueError(f'{path}: a category id comes twice. Download it again.')
         names = tuple(str(c.get('name', c['id'])) for c in categories)
         self._metainfo.setdefault('classes', names)
         return samples

@@ -39,7 +39,7 @@ class NABirds(SkipBadImages, BaseDataset):
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
         if split not in ('train', 'test'):
-            raise ValueError(f"NABirds: split is 'train' or 'test', not {split!r}.")
+            raise ValueError(f"NABirds: split is {split!r}. Give 'train' or 'test'.")
         self.split = split
         super().__init__(
             ann_file='images.txt', data_root=data_root, data_prefix='images', **kwargs

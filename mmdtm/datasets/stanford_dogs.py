@@ -37,7 +37,7 @@ class StanfordDogs(SkipBadImages, BaseDataset):
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
         if split not in ('train', 'test'):
             raise ValueError(
-                f"StanfordDogs: split is 'train' or 'test', not {split!r}."
+                f"StanfordDogs: split is {split!r}. Give 'train' or 'test'."
             )
         super().__init__(
             ann_file=f'{split}_list.mat',

@@ -43,7 +43,7 @@ class UnlabeledImages(SkipBadImages, CustomDataset):
         else:
             problem = f'has no image ({", ".join(sorted(self.extensions))})'
         raise FileNotFoundError(
-            f'{place} {problem}: put the images there, as <class>/<name>.JPEG or in '
+            f'{place} {problem}. Put the images there, as <class>/<name>.JPEG or in '
             'any other folders, or set data_root (and data_prefix) of the dataset '
             'to where they are.'
         )

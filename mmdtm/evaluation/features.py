@@ -35,7 +35,7 @@ def pool(outputs: torch.Tensor | tuple, num_extra_tokens: int = 0) -> torch.Tens
 
     Args:
         outputs: A tensor, or a tuple of them.
-        num_extra_tokens: Leading tokens of (B, N, D) that are no patches.
+        num_extra_tokens: Leading tokens of (B, N, D) that are not patches.
 
     Returns:
         (B, D) float32.
@@ -93,8 +93,8 @@ def extract_features(
             samples = batch['data_samples']
             if 'gt_label' not in samples[0]:
                 raise ValueError(
-                    'The data have no labels (with_label=False?); k-NN and linear '
-                    'probe need a labelled set, such as train/<class>/*.'
+                    'The data have no labels (with_label=False?). Give k-NN and '
+                    'linear probe a labelled set, such as train/<class>/*.'
                 )
             inputs = model.data_preprocessor(
                 {'inputs': batch['inputs'], 'data_samples': None}
@@ -107,7 +107,10 @@ def extract_features(
                 progress(len(samples))
     model.train(training)
     if not vectors:
-        raise ValueError('No image to take features from: the data set is empty.')
+        raise ValueError(
+            'The data set is empty, so that there are no features. Set its data_root '
+            'to where the images are.'
+        )
     vectors_here = torch.cat(vectors)
     labels_here = torch.cat(labels).to(vectors_here.device)
     dataset: Any = loader.dataset

@@ -57,10 +57,13 @@ class ClassNames:
         pairs = [line.rpartition('\t')[::2] for line in lines if line]
         names = [name.strip() for _, name in pairs]
         if not names:
-            raise ValueError(f'{path}: the class list is empty.')
+            raise ValueError(f'{path} names no class. Put one name on each line.')
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f'{path}: listed more than once: {", ".join(twice)}.')
+            raise ValueError(
+                f'{path} lists classes more than once: {", ".join(twice)}. Keep one '
+                'line of each.'
+            )
         return cls(names, [folder.strip() or name for folder, name in pairs])
 
     def __len__(self) -> int:
@@ -93,7 +96,9 @@ def find_images(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f'{path}: no such image or folder.')
+        raise FileNotFoundError(
+            f'{path} does not exist. Name an image, or a folder of images.'
+        )
     images = sorted(
         file
         for file in path.rglob('*')
@@ -101,7 +106,8 @@ def find_images(path: str | Path) -> list[Path]:
     )
     if not images:
         raise FileNotFoundError(
-            f'{path}: no image under it ({", ".join(sorted(IMAGE_SUFFIXES))}).'
+            f'{path} has no image ({", ".join(sorted(IMAGE_SUFFIXES))}). Name a folder '
+            'that has some.'
         )
     return images
 
@@ -118,7 +124,7 @@ def label_images(
 
     Returns:
         (image, class index) pairs, and one message for every folder whose name
-        is no class, its images being left out.
+        is not a class, its images being left out.
     """
     labelled = []
     left_out: dict[str, tuple[str, int]] = {}  # by word: why, and how many
@@ -137,7 +143,7 @@ def read_image(path: str | Path) -> Image.Image:
     """Read an image as RGB, to its end.
 
     Raises:
-        ValueError: If it is no image, is damaged, or has more than ``MAX_PIXELS``
+        ValueError: If it is not an image, is damaged, or has more than ``MAX_PIXELS``
             pixels, naming the file.
     """
     try:

@@ -144,7 +144,9 @@ def _start(vectors: Tensor, labels: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:
             f'{tuple(vectors.shape)} and {tuple(labels.shape)}.'
         )
     if not len(labels) or labels.min() == labels.max():
-        raise ValueError('A linear probe needs images of at least two classes.')
+        raise ValueError(
+            'All images are of one class. Give a linear probe at least two classes.'
+        )
     mean, std = vectors.mean(0), vectors.std(0, unbiased=False)
     constant = std <= 1e-6 * mean.abs()
     std = torch.where(constant, torch.ones_like(std), std)

@@ -74,7 +74,7 @@ def morph_tokens(tokens: Tensor, num_morphed: int, num_iters: int) -> TokenAssig
         raise ValueError(
             f'{tokens.shape[1]} tokens cannot be morphed into {num_morphed} in '
             f'{num_iters} iteration(s), only into {reached}, since each merges at most '
-            'half of them: choose another number of iterations.'
+            'half of them. Choose another number of iterations.'
         )
     return bipartite_matching(tokens, schedule)
 

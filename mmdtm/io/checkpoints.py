@@ -102,7 +102,7 @@ def check_finite(weights: Mapping, name: object) -> None:
     """Refuse weights that make whatever is computed with them meaningless.
 
     Args:
-        weights: Tensors by name; what is no tensor does not matter.
+        weights: Tensors by name; what is not a tensor does not matter.
         name: Of their file, for the message.
 
     Raises:

@@ -127,7 +127,8 @@ def from_beit(state: State) -> tuple[State, list[str]]:
     if 'pos_embed' in state:
         raise ValueError(
             'The checkpoint has absolute position embeddings (pos_embed), which '
-            "mmdtm's backbone has not; BEiT v2's models and DTM's do without."
+            "mmdtm's backbone does not have. Convert models of BEiT v2 or DTM, which "
+            'do without.'
         )
     rename = _renamer(
         ('blocks', 'layers'),
@@ -198,15 +199,15 @@ def describe(weights: State) -> dict[str, int]:
     table = weights.get(f'layers.0.attn.{TABLE}')
     if table is None:
         raise ValueError(
-            'The backbone has no relative position bias, and converting one without '
-            'is not supported: its number of heads shows nowhere else.'
+            'The backbone has no relative position bias, from which the number of '
+            'heads is read. Convert one with use_rel_pos_bias=True.'
         )
     length, num_heads = table.shape
     side = (math.isqrt(length - 3) + 1) // 2
     if length != (2 * side - 1) ** 2 + 3:
         raise ValueError(
-            f'The position tables have {length} entries, the length of no square '
-            'grid; only backbones for square images can be converted.'
+            f'The position tables have {length} entries, which is not that of a '
+            'square grid. Convert a backbone for square images.'
         )
     embed_dims, in_channels, patch_size, _ = weights[
         'patch_embed.projection.weight'
@@ -230,12 +231,12 @@ def _prepare_export(state: State) -> tuple[State, dict[str, int], bool, State]:
         raise ValueError(
             'The backbone has '
             + ('both final norms (ln1, ln2)' if pooled else 'no final norm (ln1, ln2)')
-            + '; pre-trained (ln1) and fine-tuned (ln2) backbones can be converted.'
+            + '. Convert a pre-trained (ln1) or a fine-tuned (ln2) backbone.'
         )
     if 'layers.0.attn.qkv.bias' in weights:
         raise ValueError(
             'The backbone has a bias on the keys (qkv_bias=True), for which BEiT '
-            'classes have no place.'
+            'classes have no place. Convert one that was trained without.'
         )
     head = {
         name.removeprefix('head.fc.'): value
@@ -385,7 +386,10 @@ def write_safetensors(state: State, target: str | Path) -> None:
             tell the format.
     """
     if Path(target).suffix != '.safetensors':
-        raise ValueError(f'{target}: name a file that ends in .safetensors.')
+        raise ValueError(
+            f'{target} does not end in .safetensors, by which readers tell the format. '
+            'Name a file that does.'
+        )
     with atomic_write(target, exist_ok=False) as path:
         _save_file(state, path)
 

@@ -96,7 +96,7 @@ def find_cells(chain: Chain, metrics, changes: dict | None = None) -> list[Cell]
         chain: The run's configs, the pre-training's first.
         metrics: Names of the values it has.
         changes: Settings in which the run, or an ancestor, differs from its
-            config; such a run is no row of the paper, but for what a grid
+            config; such a run is not a row of the paper, but for what a grid
             search varies.
     """
     changed = set(changes or {})

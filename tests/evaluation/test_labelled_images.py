@@ -59,7 +59,7 @@ def test_class_list_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, message', [('\n \n', 'is empty'), ('a\nb\na\n', 'more than once: a')]
+    'text, message', [('\n \n', 'names no class'), ('a\nb\na\n', 'more than once: a')]
 )
 def test_bad_class_list_is_refused(tmp_path, text, message):
     file = tmp_path / 'classes.txt'

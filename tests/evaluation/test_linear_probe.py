@@ -118,5 +118,5 @@ def test_fits_under_no_grad_and_leaves_the_random_state(fit):
 def test_bad_arguments_are_named(fit):
     with pytest.raises(ValueError, match='one label each'):
         fit(torch.zeros(4, 2), torch.zeros(3, dtype=torch.long))
-    with pytest.raises(ValueError, match='two classes'):
+    with pytest.raises(ValueError, match='at least two classes'):
         fit(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))

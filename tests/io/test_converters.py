@@ -332,7 +332,7 @@ def test_round_trip__into_timms_names_and_back():
         (lambda: pretrained(final_norm=False), 'no final norm'),
         (lambda: pretrained(out_type='avg_featmap'), 'both final norms'),
         (lambda: pretrained(qkv_bias=True), 'bias on the keys'),
-        (lambda: pretrained(img_size=(32, 96)), 'no square'),
+        (lambda: pretrained(img_size=(32, 96)), 'not that of a square grid'),
         (
             lambda: pretrained(use_rel_pos_bias=False, use_shared_rel_pos_bias=False),
             'no relative position bias',
@@ -412,7 +412,7 @@ def test_scripts__nothing_is_overwritten(name, target, weights, tmp_path):
 
 
 def test_write_safetensors__wrong_suffix_is_named(tmp_path):
-    with pytest.raises(ValueError, match='out.pth: name a file that ends'):
+    with pytest.raises(ValueError, match='out.pth does not end in .safetensors'):
         converters.write_safetensors({}, tmp_path / 'out.pth')
 
 

@@ -1,6 +1,6 @@
 r"""Draw patch-wise zero-shot classes without and with token morphing (Figures 2, 6).
 
-For each image three pictures side by side: the image, and its patches without and with
+For each image three panels side by side: the image, and its patches without and with
 morphing. A patch is green where the class of its token is the right one, and red where
 it is wrong, darker the farther the predicted class lies from the true one (one minus
 the cosine similarity of their text embeddings, as a share of the farthest class). Some
@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--out',
         type=Path,
         default=Path('work_dirs/patch_zero_shot'),
-        help='folder for the pictures and results.json (default: %(default)s)',
+        help='folder for the images and results.json (default: %(default)s)',
     )
     parser.add_argument(
         '--boxes',
@@ -76,7 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=336,
         metavar='PIXELS',
-        help='of each picture (default: %(default)s)',
+        help='of each panel (default: %(default)s)',
     )
     add_clip_options(parser)
     add_class_options(parser)

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/fidelity.md, and print what they say in numbers.
+"""Draw the images of docs/fidelity.md, and print what they say in numbers.
 
     python tools/analysis/plot_fidelity.py schedules --out work_dirs/schedules.png
 

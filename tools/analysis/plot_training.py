@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--out',
         default='training.png',
         type=Path,
-        help='picture to write; .png, .pdf or .svg (default: %(default)s)',
+        help='image to write; .png, .pdf or .svg (default: %(default)s)',
     )
     parser.add_argument(
         '--loss',

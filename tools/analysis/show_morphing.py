@@ -1,14 +1,14 @@
 r"""Draw which patches are morphed together, for several N_m and k (paper's overview).
 
-One picture for each image: a column for every number of morphed tokens N_m, a row for
-every number of iterations k::
+One grid of panels for each image: a column for every number of morphed tokens N_m, a
+row for every number of iterations k::
 
     python tools/analysis/show_morphing.py photo.jpg --model ViT-B-16 \
         --pretrained openai --num-morphed 147 98 49 14 --num-iters 1 7 14
 
 Patches of one colour are one morphed token; patches without a colour stayed alone. What
 cannot be reached (one iteration merges half of the tokens at most) is said below the
-picture.
+panel.
 """
 
 import argparse
@@ -61,14 +61,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--out',
         type=Path,
         default=Path('work_dirs/show_morphing'),
-        help='folder for the pictures (default: %(default)s)',
+        help='folder for the images (default: %(default)s)',
     )
     parser.add_argument(
         '--side',
         type=int,
         default=224,
         metavar='PIXELS',
-        help='of each picture (default: %(default)s)',
+        help='of each panel (default: %(default)s)',
     )
     add_clip_options(parser)
     return parser.parse_args(argv)

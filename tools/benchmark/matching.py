@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
     )
-    parser.add_argument('--out', type=Path, help='write the figures as JSON')
+    parser.add_argument('--out', type=Path, help='write the values as JSON')
     args = parser.parse_args()
     args.num_morphed = args.num_morphed or max(1, args.tokens // 2)
     return args
@@ -172,7 +172,7 @@ def main() -> None:
     medians = median_times(contenders, device, args.warmup, args.repeats)
     report(args, pairs, medians)
     if args.out:
-        figures = dict(
+        values = dict(
             batch=args.batch,
             tokens=args.tokens,
             channels=args.channels,
@@ -182,7 +182,7 @@ def main() -> None:
             torch=torch.__version__,
             median_seconds=medians,
         )
-        write_text(args.out, json.dumps(figures, indent=2) + '\n')
+        write_text(args.out, json.dumps(values, indent=2) + '\n')
 
 
 def report(

@@ -54,9 +54,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     parser.add_argument('--compile', action='store_true', help='torch.compile models')
     parser.add_argument(
-        '--smoke', action='store_true', help='tiny models: tries the tool, no figures'
+        '--smoke',
+        action='store_true',
+        help='tiny models, to try the tool: values mean nothing',
     )
-    parser.add_argument('--out', type=Path, help='write the figures as JSON')
+    parser.add_argument('--out', type=Path, help='write the values as JSON')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args()
 

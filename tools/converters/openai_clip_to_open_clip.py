@@ -71,7 +71,9 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
     """
     source, target = Path(source), Path(target)
     if not source.is_file():
-        raise FileNotFoundError(f'There is no file {source.absolute()}.')
+        raise FileNotFoundError(
+            f"{source.absolute()} does not exist. Name OpenAI's file."
+        )
     if target.exists():
         raise FileExistsError(f'{target} exists. Remove it, or name another.')
     digest = hash_file(source)
@@ -95,7 +97,10 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
         if name.startswith(PREFIXES)
     }
     if not any(name.startswith('visual.') for name in weights):
-        raise ValueError(f'{source} is not a CLIP: none of its tensors is visual.*.')
+        raise ValueError(
+            f'{source} is not a CLIP, since none of its tensors is visual.*. Name one '
+            "of OpenAI's archives."
+        )
     metadata = {'format': 'pt', 'sha256_of_source': digest}
     if model is not None:
         metadata |= {'model': model, 'quick_gelu': 'true'}

@@ -53,13 +53,13 @@ class BlockMaskGenerator(BaseTransform):
         grid = (input_size,) * 2 if isinstance(input_size, int) else tuple(input_size)
         if len(grid) != 2 or min(grid) < 1:
             raise ValueError(
-                'BlockMaskGenerator: input_size is the number of patches per side, '
-                f'a positive int or a pair; got {input_size}.'
+                f'BlockMaskGenerator: input_size is {input_size}. Give the number of '
+                'patches per side, a positive int or a pair.'
             )
         if not 0 < mask_ratio < 1:
             raise ValueError(
-                'BlockMaskGenerator: mask_ratio is the share of patches to mask and '
-                f'lies strictly between 0 and 1; got {mask_ratio}.'
+                f'BlockMaskGenerator: mask_ratio is {mask_ratio}. Give the share of '
+                'patches to mask, strictly between 0 and 1.'
             )
         self.height, self.width = grid
         # The tiny term keeps 0.3 * 10 = 2.9999999999999996 from losing a patch.
@@ -67,17 +67,17 @@ class BlockMaskGenerator(BaseTransform):
         if self.num_masked == 0:
             raise ValueError(
                 f'BlockMaskGenerator: mask_ratio {mask_ratio} of {self.height} x '
-                f'{self.width} patches masks none; raise it.'
+                f'{self.width} patches masks none. Raise it.'
             )
         if min_num_patches < 1:
             raise ValueError(
-                'BlockMaskGenerator: a block has at least one patch; got '
-                f'min_num_patches {min_num_patches}.'
+                f'BlockMaskGenerator: min_num_patches is {min_num_patches}. Give at '
+                'least 1, the patches of the smallest block.'
             )
         if not 0 < min_aspect <= 1:
             raise ValueError(
-                'BlockMaskGenerator: min_aspect is the aspect ratio of the flattest '
-                f'block, above 0 and at most 1; got {min_aspect}.'
+                f'BlockMaskGenerator: min_aspect is {min_aspect}. Give the aspect '
+                'ratio of the flattest block, above 0 and at most 1.'
             )
         self.mask_ratio = mask_ratio
         self.min_num_patches = min_num_patches

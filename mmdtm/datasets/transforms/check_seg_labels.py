@@ -15,7 +15,7 @@ IGNORED = 255  # mmsegmentation's losses and metrics pass over it
 
 @TRANSFORMS.register_module()
 class CheckSegLabels(BaseTransform):
-    """Refuse a mask whose values are no classes, naming its file.
+    """Refuse a mask whose values are not classes, naming its file.
 
     Unchecked, values beyond the classes are counted for no class by the
     metric, end in an unreadable indexing error in the loss, and wider than 8
@@ -37,7 +37,7 @@ class CheckSegLabels(BaseTransform):
         """Check the mask and pass everything on.
 
         Raises:
-            ValueError: If the file is no 8-bit mask, or has values that are
+            ValueError: If the file is not an 8-bit mask, or has values that are
                 neither a class nor 255.
         """
         if 'gt_seg_map' not in results:  # mmseg's inference leaves masks out

@@ -19,7 +19,7 @@ from mmdtm.io import atomic_write, remove_leftovers, write_text
 
 
 class AtomicLocalBackend(LocalBackend):
-    """Local files, each written whole or not at all."""
+    """Local files, each written atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes; see :func:`mmdtm.io.atomic_write`."""

@@ -72,6 +72,6 @@ def check_num_classes(model: Any, dataset: Any) -> None:
         options = ' '.join(f'model.{name}.num_classes={len(classes)}' for name in wrong)
         raise ValueError(
             f'The data in {checks.place(dataset)} have {len(classes)} classes, and '
-            f'{", ".join(f"model.{name} {count}" for name, count in wrong.items())}: '
-            f'set {options}.'
+            f'{", ".join(f"model.{name} {count}" for name, count in wrong.items())}. '
+            f'Set {options}.'
         )

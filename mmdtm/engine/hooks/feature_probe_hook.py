@@ -14,7 +14,7 @@ from mmdtm.evaluation.features import build_loader
 class FeatureProbeHook(Hook):
     """Report how good the frozen features are, every few epochs.
 
-    The figures, and the seconds they cost, go to the log and to the visualizer
+    The values, and the seconds they cost, go to the log and to the visualizer
     (``probe/knn_top1``, ...). They show whether a run learns, long before it
     ends; they do not rank methods: masked models can be poor by k-NN and
     among the best when fine-tuned (docs/finetuning.md).
@@ -46,7 +46,7 @@ class FeatureProbeHook(Hook):
         **probe,
     ) -> None:
         if interval < 1:
-            raise ValueError(f'interval must be 1 or more epochs, got {interval}.')
+            raise ValueError(f'interval is {interval}. Give 1 or more epochs.')
         self.interval = interval
         self.images_per_class = images_per_class
         self.probe = probe

@@ -1,4 +1,4 @@
-"""Pictures of block masks and morphed groups while pre-training runs."""
+"""Images of block masks and morphed groups while pre-training runs."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from mmdtm.visualization import denormalize, morphing_sheet
 class MorphingVisualHook(Hook):
     """Draw some of the current batch's images, their masks and their groups.
 
-    The picture goes to all visualizer back-ends: as ``morphing_STEP.png`` under
+    The image goes to all backends of the visualizer: as ``morphing_STEP.png`` under
     ``vis_data/vis_image`` with the local one, under Images in TensorBoard. The groups
     are those of the schedule that comes next. Nothing about the training changes:
     the morphing's step and torch's random state stay where they are.
 
     Args:
-        interval: Iterations between two pictures.
+        interval: Iterations between two images.
         num_images: How many of the batch's first images are drawn.
         fill: ``'palette'`` or ``'mean'``, see ``mmdtm.visualization.draw_groups``.
         side: Pixels of each image's side.

@@ -1,4 +1,4 @@
-"""Stops a run whose loss, or its gradients, are no numbers any more."""
+"""Stops a run whose loss or gradients are not finite."""
 
 import functools
 import json

@@ -169,7 +169,7 @@ class DTMViT(BaseBackbone):
     Inputs of other sizes than ``img_size`` work: the position tables are
     resized on the fly to the input's grid (see
     :func:`~mmdtm.models.backbones.position_bias.resize_table`), and an input
-    that is no multiple of the patch is padded at its right and bottom.
+    that is not a multiple of the patch is padded at its right and bottom.
 
     Loading, by whatever way (``init_cfg``, ``load_from``, ``load_state_dict``),
     adapts the checkpoint to this model, logs one line about it, and raises

@@ -192,7 +192,7 @@ def _carry_shared_table(backbone: 'DTMViT', given: dict, who: str) -> str:
     ):
         raise ValueError(
             f'{who}: the checkpoint has position tables that this backbone has no '
-            'place for; set use_rel_pos_bias=True.'
+            'place for. Set use_rel_pos_bias=True.'
         )
     zeros = torch.zeros_like(next(given[n] for n in (SHARED_TABLE, *own) if n in given))
     if backbone.use_rel_pos_bias and not has_own:

@@ -166,7 +166,7 @@ def require_mask(mask: torch.Tensor | None) -> torch.Tensor:
     """
     if mask is None:
         raise ValueError(
-            'The data samples hold no mask: the pipeline needs a '
-            'BlockMaskGenerator before PackInputs.'
+            'The data samples hold no mask. Add a '
+            'BlockMaskGenerator to the pipeline, before PackInputs.'
         )
     return mask

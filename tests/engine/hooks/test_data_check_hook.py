@@ -49,7 +49,8 @@ def test_classes_in_another_order_are_refused():
 
 def test_another_number_of_classes_than_the_heads_is_refused():
     with pytest.raises(
-        ValueError, match=r'data/val have 3 .*model\.head 4: set model\.head\.num_c.*=3'
+        ValueError,
+        match=r'data/val have 3 .*model\.head 4\. Set model\.head\.num_c.*=3',
     ):
         DataCheckHook().before_run(run(val=dataset(ABC, 'data/val'), num_classes=4))
 

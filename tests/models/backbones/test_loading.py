@@ -100,7 +100,7 @@ def test_tables__no_place_for_them_is_an_error():
         dict(use_rel_pos_bias=False),
         dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True),
     ):
-        with pytest.raises(ValueError, match='set use_rel_pos_bias=True'):
+        with pytest.raises(ValueError, match='Set use_rel_pos_bias=True'):
             DTMViT(arch=ARCH, img_size=64, **options).load_state_dict(state)
 
 

@@ -187,7 +187,7 @@ def test_folds_share_each_class_out(tool):
 
 def test_nothing_to_evaluate_is_an_error(run, tmp_path, capsys):
     assert run(tmp_path / 'nowhere')[0] == 1
-    assert 'nowhere: no such image or folder' in capsys.readouterr().err
+    assert 'nowhere does not exist' in capsys.readouterr().err
 
 
 def test_results_are_rows_of_the_report(run, tmp_path):

@@ -129,7 +129,7 @@ def test_label_holds_for_all_images(
     [
         (
             ['--num-morphed', '2', '--num-iters', '1'],
-            'choose another number of iterations',
+            'Choose another number of iterations',
         ),
         (['--templates', 'a photo'], 'has no {} for the class name'),
         (['--classes', 'absent.txt'], 'absent.txt: no such class list'),

@@ -111,7 +111,7 @@ def test_bad_runs_are_named_and_the_rest_is_drawn(tool, runs, capsys):
     errors = capsys.readouterr().err
     assert code == 0
     assert f'{runs}/empty: no mmengine log' in errors
-    assert f'{runs}/absent: no such work dir' in errors
+    assert f'{runs}/absent does not exist' in errors
     assert f'1 line(s) cut off or no JSON, left out: {cut}:10' in errors
     picture = np.asarray(Image.open(out))
     assert picture.shape[1] > 2 * picture.shape[0] and picture.min() < 100
