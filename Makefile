@@ -5,7 +5,6 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 VENV_OPENMMLAB := .venv-openmmlab
-VENV_DOCS := .venv-docs
 PYTEST := -m pytest -n 2
 
 .DEFAULT_GOAL := help
@@ -31,10 +30,10 @@ endef
 
 install: $(VENV)/.installed  ## Make .venv with the pinned packages
 
-$(VENV)/.installed: requirements/runtime.txt requirements/onedl.txt requirements/tests.txt
+$(VENV)/.installed: requirements/runtime.txt requirements/onedl.txt requirements/tests.txt requirements/docs.txt
 	$(call install_into,$(VENV),onedl)
 
-$(VENV_OPENMMLAB)/.installed: requirements/runtime.txt requirements/openmmlab.txt requirements/tests.txt
+$(VENV_OPENMMLAB)/.installed: requirements/runtime.txt requirements/openmmlab.txt requirements/tests.txt requirements/docs.txt
 	$(call install_into,$(VENV_OPENMMLAB),openmmlab)
 
 quickstart: install  ## DTM on a toy dataset (minutes, no GPU; QUICKSTART=--full for all of it)
@@ -51,15 +50,8 @@ test-tables: install  ## Every chain behind the paper's tables, small, on made d
 	rm -rf work_dirs/tables-smoke
 	$(VENV)/bin/python tools/reproduce.py all --run --smoke
 
-docs: $(VENV_DOCS)/.installed  ## The documentation site, into site/
-	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/python -m mkdocs build --strict
-
-# The site reads the code without importing it: this needs no torch.
-$(VENV_DOCS)/.installed: requirements/docs.txt
-	$(PYTHON) -m venv $(VENV_DOCS)
-	$(VENV_DOCS)/bin/python -m pip install -q -U pip
-	$(VENV_DOCS)/bin/python -m pip install -q $(PIP_ARGS) -r requirements/docs.txt
-	touch $@
+docs: install  ## The documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 docs-tables: install  ## Bring docs/tables.md and the model index up to date
 	$(VENV)/bin/python tools/docs_tables.py
@@ -94,6 +86,6 @@ types: install  ## Types of the package
 	$(VENV)/bin/mypy
 
 clean:  ## Remove the environments, the results and all caches
-	rm -rf $(VENV) $(VENV_OPENMMLAB) $(VENV_DOCS) work_dirs build site *.egg-info \
+	rm -rf $(VENV) $(VENV_OPENMMLAB) work_dirs build site *.egg-info \
 	    .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

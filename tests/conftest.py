@@ -11,6 +11,7 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from browser import browser  # noqa: E402, F401  (a fixture)
 from hypothesis import Phase, settings  # noqa: E402
 from tiny import draw_classes  # noqa: E402
 

@@ -1,9 +1,12 @@
 """What the pages say of versions, data, loggers and one another is so."""
 
-import importlib.util
+import functools
 import re
 import subprocess
 import sys
+import threading
+import urllib.request
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
 import pytest
@@ -14,6 +17,7 @@ from packaging.requirements import Requirement
 from pages import PAGES, ROOT, blocks, commands
 
 import mmdtm.plugin  # noqa: F401
+from mmdtm import morphing
 from mmdtm.cli.train import parse_args
 from mmdtm.engine.launch import load_config
 from mmdtm.hub import config_names, get_config
@@ -161,16 +165,52 @@ def test_every_page_is_in_the_site():
     assert {f'docs/{page}' for page in shown} == {p for p in PAGES if p[:5] == 'docs/'}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not importlib.util.find_spec('mkdocstrings'),
-    reason='needs requirements/docs.txt; make docs has it',
-)
-def test_the_site_builds(tmp_path):
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """Address of the site, built strictly and served."""
+    folder = tmp_path_factory.mktemp('site')
     built = subprocess.run(
-        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', str(tmp_path)],
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert built.returncode == 0, built.stderr
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/'
+        server.shutdown()
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.slow
+def test_the_site_shows_the_api(site):
+    page = fetch(f'{site}api/morphing/')
+    for name in morphing.__all__:
+        assert re.search(rf'id="mmdtm\.morphing\.(\w+\.)?{name}"', page), name
+    for path in ROOT.glob('docs/api/*.md'):
+        page = fetch(f'{site}api/{path.stem.replace("index", "")}/')
+        assert ':class:' not in page and ':func:' not in page
+
+
+@pytest.mark.slow
+def test_the_site_fits_wide_and_narrow_light_and_dark(site, browser):
+    backgrounds = set()
+    for page in ('', 'faq/', 'tables/', 'api/models/'):
+        for scheme in ('light', 'dark'):
+            for width in (1400, 390):
+                browser.emulate(scheme, width)
+                browser.send('/url', url=site + page)
+                across = browser.run('return document.documentElement.scrollWidth')
+                assert across <= width, page
+                script = 'return getComputedStyle(document.body).backgroundColor'
+                backgrounds.add((scheme, browser.run(script)))
+    assert len(backgrounds) == 2 and len({colour for _, colour in backgrounds}) == 2
+    requests = [url for url in browser.requests() if url.startswith('http')]
+    assert requests and all(url.startswith(site) for url in requests)
+    assert browser.log('browser') == []  # no error

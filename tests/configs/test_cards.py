@@ -39,7 +39,9 @@ def test_grids_of_tables_6_and_7(name):
 
 def test_the_grids_shown_are_of_both_rows_and_without_seeds():
     page = (ROOT / 'docs/transfer.md').read_text()
-    blocks = re.findall(r'```\n(python tools/grid_search.py.*?)```', page, re.DOTALL)
+    blocks = re.findall(
+        r'```bash\n(python tools/grid_search.py.*?)```', page, re.DOTALL
+    )
     (shown,) = blocks
     assert '--seeds' not in shown
     for pretrained in ('work_dirs/dtm_vit-b_300e', 'work_dirs/token-wise_vit-b_300e'):

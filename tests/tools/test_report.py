@@ -4,10 +4,8 @@ import html.parser
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -308,63 +306,11 @@ def test_the_tool_writes_the_report_or_says_why_not(known, tmp_path):
     assert 'no such folder' in failed.stderr and 'Traceback' not in failed.stderr
 
 
-class Browser:
-    """Drives headless Chromium through chromedriver's WebDriver protocol."""
-
-    def __init__(self, profile: Path) -> None:
-        self.driver = subprocess.Popen(
-            ['chromedriver', '--port=0'], stdout=subprocess.PIPE, text=True
-        )
-        started = next(line for line in self.driver.stdout if 'successfully' in line)
-        port = re.search(r'on port (\d+)', started)[1]
-        self.url = f'http://127.0.0.1:{port}/session'
-        flags = (
-            'headless no-sandbox disable-gpu disable-quic no-first-run '
-            'disable-background-networking disable-component-update disable-sync '
-            f'user-data-dir={profile} window-size=1200,900'
-        )
-        options = dict(args=[f'--{flag}' for flag in flags.split()])
-        logs = dict(browser='ALL', performance='ALL')
-        capabilities = {'goog:chromeOptions': options, 'goog:loggingPrefs': logs}
-        session = self.send('', capabilities=dict(alwaysMatch=capabilities))
-        self.url += '/' + session['sessionId']
-
-    def send(self, path: str, **content):
-        request = urllib.request.Request(
-            self.url + path,
-            json.dumps(content).encode(),
-            {'Content-Type': 'application/json'},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)['value']
-
-    def run(self, script: str):
-        return self.send('/execute/sync', script=script, args=[])
-
-    def log(self, kind: str) -> list[dict]:
-        return self.send('/se/log', type=kind)
-
-    def close(self) -> None:
-        request = urllib.request.Request(self.url, method='DELETE')
-        urllib.request.urlopen(request, timeout=60).close()
-        self.driver.terminate()
-        self.driver.wait(10)
-
-
-@pytest.fixture
-def browser(tmp_path):
-    if not (shutil.which('chromedriver') and shutil.which('chromium')):
-        pytest.skip('chromium and chromedriver are not installed')
-    browser = Browser(tmp_path / 'profile')
-    yield browser
-    browser.close()
-
-
 def test_the_page_works_in_a_browser(known, tmp_path, browser):
     write_result(known / 'x', HOSTILE, HOSTILE, {'m': 1.0}, curves={HOSTILE: [[0, 1]]})
     report = build_report([known], tmp_path / 'out')
     browser.send('/url', url='about:blank')
-    browser.log('performance')  # of the browser's own first page
+    browser.requests()  # of the browser's own first page
     browser.send('/url', url=report.html.resolve().as_uri())
 
     # Every kind's curves show as lines with a length.
@@ -409,11 +355,5 @@ def test_the_page_works_in_a_browser(known, tmp_path, browser):
     tables = "return document.querySelectorAll('#tables section table').length"
     assert browser.run(tables) == 11
     assert browser.run('return document.querySelectorAll("img").length') == 0
-    requests = [json.loads(entry['message']) for entry in browser.log('performance')]
-    urls = [
-        request['message']['params']['request']['url']
-        for request in requests
-        if request['message']['method'] == 'Network.requestWillBeSent'
-    ]
-    assert urls == [report.html.resolve().as_uri()]
+    assert browser.requests() == [report.html.resolve().as_uri()]
     assert browser.log('browser') == []  # no error, no violated policy
