@@ -5,6 +5,7 @@ map names to tensors; mmdtm's names carry the prefix 'backbone.', as in its
 checkpoints, or none.
 """
 
+import ast
 import json
 import math
 import re
@@ -394,11 +395,56 @@ def write_safetensors(state: State, target: str | Path) -> None:
         _save_file(state, path)
 
 
-def write_transformers(state: State, config: dict, target: str | Path) -> None:
+def write_timm(
+    state: State, arguments: str, target: str | Path, card: str | None = None
+) -> None:
+    """Write a folder for ``timm.create_model('local-dir:FOLDER')``, and timm's hub.
+
+    Args:
+        state: Of :func:`to_timm`.
+        arguments: Likewise.
+        target: The folder.
+        card: Its README.md, such as :func:`~mmdtm.io.model_card.model_card`'s.
+
+    Raises:
+        FileExistsError: If ``target`` exists.
+    """
+    call = ast.parse(f'create_model({arguments})', mode='eval').body
+    assert isinstance(call, ast.Call)
+    given = {key.arg: ast.literal_eval(key.value) for key in call.keywords}
+    side = given.get('img_size', TIMM_USUAL['img_size'])
+    config = dict(
+        architecture=ast.literal_eval(call.args[0]),
+        num_classes=given['num_classes'],
+        num_features=state['cls_token'].shape[-1],
+        global_pool=given['global_pool'],
+        model_args=given,
+        pretrained_cfg=dict(
+            input_size=[given.get('in_chans', 3), side, side],
+            interpolation='bicubic',
+            crop_pct=0.875,  # 224 of 256
+            mean=IMAGE_MEAN,
+            std=IMAGE_STD,
+            first_conv='patch_embed.proj',
+            classifier='head',
+        ),
+    )
+    _write_folder(target, state, {'config.json': config}, card)
+
+
+def write_transformers(
+    state: State, config: dict, target: str | Path, card: str | None = None
+) -> None:
     """Write a folder that ``from_pretrained`` reads.
 
     Weights, config, and a preprocessor's config with the mean and standard
     deviation that mmdtm's models see, which are not transformers' defaults.
+
+    Args:
+        state: Of :func:`to_transformers`.
+        config: Likewise.
+        target: The folder.
+        card: Its README.md, such as :func:`~mmdtm.io.model_card.model_card`'s.
 
     Raises:
         FileExistsError: If ``target`` exists.
@@ -416,15 +462,20 @@ def write_transformers(state: State, config: dict, target: str | Path) -> None:
         image_mean=IMAGE_MEAN,
         image_std=IMAGE_STD,
     )
+    configs = {'config.json': config, 'preprocessor_config.json': preprocessor}
+    _write_folder(target, state, configs, card)
 
+
+def _write_folder(
+    target: str | Path, state: State, configs: dict[str, dict], card: str | None
+) -> None:
     with atomic_write(target, exist_ok=False) as folder:
         folder.mkdir()
         _save_file(state, folder / 'model.safetensors')
-        for name, content in (
-            ('config.json', config),
-            ('preprocessor_config.json', preprocessor),
-        ):
+        for name, content in configs.items():
             (folder / name).write_text(json.dumps(content, indent=2) + '\n')
+        if card is not None:
+            (folder / 'README.md').write_text(card, encoding='utf-8')
 
 
 def _save_file(state: State, path: Path) -> None:

@@ -3,13 +3,16 @@
 import mmdtm.plugin  # noqa: F401  # isort: skip
 
 import argparse
+import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import MODELS
 from PIL import Image
@@ -362,6 +365,7 @@ def test_from_beit__other_formats_are_named():
 SCRIPTS = ['beit_to_mmdtm.py', 'mmdtm_to_timm.py', 'mmdtm_to_transformers.py']
 EXPORTS = [
     ('mmdtm_to_timm.py', 'out.safetensors', 'out.safetensors'),
+    ('mmdtm_to_timm.py', 'out', 'out/model.safetensors'),
     ('mmdtm_to_transformers.py', 'out', 'out/model.safetensors'),
 ]
 
@@ -389,6 +393,57 @@ def test_scripts__write_what_they_say(name, target, weights, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'epoch_300.pth',
         target,
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('model', ['pretrained', 'classifier'])
+def test_folder_for_timm__builds_the_model_without_arguments(model, images, tmp_path):
+    state = (
+        checkpoint_of(pretrained())
+        if model == 'pretrained'
+        else classifier().state_dict()
+    )
+    converters.write_timm(*converters.to_timm(state), tmp_path / 'out')
+    theirs = timm.create_model(f'local-dir:{tmp_path}/out', pretrained=True).eval()
+    expected = timm_model(state, tmp_path / 'out.safetensors')(images)
+    assert_features_agree(theirs(images), expected)
+    data = timm.data.resolve_model_data_config(theirs)
+    assert list(data['input_size']) == [3, 64, 64]
+    assert list(data['mean']) == converters.IMAGE_MEAN
+
+
+RUN = dict(
+    id='b',
+    config='finetune/dtm_vit-b_100e_in1k',
+    changes={'train_cfg.max_epochs': 50, 'model.`x`\n# title': '<b>'},
+    epoch=50,
+    parent=dict(id='a', config='dtm_vit-b_300e', changes={}, epoch=300, parent=None),
+)
+
+
+@pytest.mark.parametrize('script_name', SCRIPTS[1:])
+def test_model_card__says_what_the_checkpoint_says(script_name, tmp_path):
+    source = tmp_path / 'epoch_50.pth'
+    meta = dict(run={k: v for k, v in RUN.items() if k != 'epoch'}, epoch=50)
+    torch.save(dict(state_dict=checkpoint_of(pretrained()), meta=meta), source)
+    script(script_name, source, tmp_path / 'out')
+    card = (tmp_path / 'out/README.md').read_text()
+    _, head, body = card.split('---\n', 2)
+    library = script_name.removeprefix('mmdtm_to_').removesuffix('.py')
+    assert yaml.safe_load(head) == dict(
+        library_name=library,
+        pipeline_tag='image-feature-extraction',
+        tags=['masked-image-modeling', 'dtm', 'mmdtm'],
+    )
+    (load,) = re.findall(r'```python\n(.*)\n```', body)
+    eval(load, {library: importlib.import_module(library)})
+    training = body.partition('## Training\n\n')[2].splitlines()
+    assert training[:4] == [
+        '1. `dtm_vit-b_300e`, epoch 300',
+        '2. `finetune/dtm_vit-b_100e_in1k`, epoch 50',
+        "    - `model.'x' # title`: `<b>`",
+        '    - `train_cfg.max_epochs`: `50`',
     ]
 
 

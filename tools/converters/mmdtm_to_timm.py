@@ -9,14 +9,23 @@ In Python, for a pre-trained ViT-B/16:
 
     timm.create_model('beitv2_base_patch16_224', num_classes=0,
                       global_pool='token', checkpoint_path='dtm_vit-b.safetensors')
+
+A target without .safetensors is a folder that needs no arguments, and that timm's
+hub takes, with a config and a model card:
+
+    python tools/converters/mmdtm_to_timm.py epoch_300.pth dtm_vit-b
+    timm.create_model('local-dir:dtm_vit-b', pretrained=True)
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.io.converters import to_timm, write_safetensors
+from mmdtm.io.converters import to_timm, write_safetensors, write_timm
+from mmdtm.io.model_card import model_card
 from mmdtm.io.weights import read_weights
+from mmdtm.run_record import lineage_of
 
 
 def main() -> None:
@@ -25,15 +34,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('source', help="mmdtm's checkpoint")
-    parser.add_argument('target', help='the .safetensors file to write')
+    parser.add_argument('target', help='the .safetensors file, or folder, to write')
     args = parser.parse_args()
     try:
         state, arguments = to_timm(read_weights(args.source)[0])
-        write_safetensors(state, args.target)
+        if Path(args.target).suffix == '.safetensors':
+            write_safetensors(state, args.target)
+            call = f'timm.create_model({arguments}, checkpoint_path={args.target!r})'
+        else:
+            folder = f'local-dir:{args.target}'
+            call = f'timm.create_model({folder!r}, pretrained=True)'
+            run, classifier = lineage_of(args.source), 'head.weight' in state
+            card = model_card('timm', call, run, classifier)
+            write_timm(state, arguments, args.target, card)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
     print(f'{args.target} is written: {len(state)} tensors. Load it with')
-    print(f'timm.create_model({arguments}, checkpoint_path={args.target!r})')
+    print(call)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """Convert a checkpoint of mmdtm for Hugging Face transformers.
 
 A pre-trained backbone, or a fine-tuned one with its classifier. The result is
-a folder with config.json, preprocessor_config.json and model.safetensors:
+a folder with config.json, preprocessor_config.json, model.safetensors and a model
+card, as the hub takes it:
 
     python tools/converters/mmdtm_to_transformers.py epoch_300.pth dtm_vit-b
 
@@ -15,7 +16,9 @@ import sys
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
 from mmdtm.io.converters import to_transformers, write_transformers
+from mmdtm.io.model_card import model_card
 from mmdtm.io.weights import read_weights
+from mmdtm.run_record import lineage_of
 
 
 def main() -> None:
@@ -28,12 +31,15 @@ def main() -> None:
     args = parser.parse_args()
     try:
         state, config = to_transformers(read_weights(args.source)[0])
-        write_transformers(state, config, args.target)
+        (architecture,) = config['architectures']
+        call = f'transformers.{architecture}.from_pretrained({args.target!r})'
+        run, classifier = lineage_of(args.source), 'id2label' in config
+        card = model_card('transformers', call, run, classifier)
+        write_transformers(state, config, args.target, card)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
-    (architecture,) = config['architectures']
     print(f'{args.target} is written: {len(state)} tensors. Load it with')
-    print(f'transformers.{architecture}.from_pretrained({args.target!r})')
+    print(call)
 
 
 if __name__ == '__main__':
