@@ -415,7 +415,7 @@ def write_timm(
     side = given.get('img_size', TIMM_USUAL['img_size'])
     config = dict(
         architecture=ast.literal_eval(call.args[0]),
-        num_classes=given['num_classes'],
+        num_classes=given.pop('num_classes'),
         num_features=state['cls_token'].shape[-1],
         global_pool=given['global_pool'],
         model_args=given,
