@@ -14,6 +14,7 @@ import torch
 from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
+from mmdtm.io import atomic_write
 from mmdtm.morphing import TokenAssignment
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; without
@@ -438,6 +439,12 @@ def morphing_sheet(
         ]
         rows.append(row)
     return sheet(rows, titles)
+
+
+def save_png(picture: np.ndarray, path: str | Path) -> None:
+    """Write a picture, atomically."""
+    with atomic_write(path) as part:
+        Image.fromarray(picture).save(part, 'PNG')
 
 
 def _to_pixels(cells: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ ARROWS = {
     'hub': 'prepare',
     'run_record': 'io',
     'training_log': 'io run_record',
-    'visualization': 'morphing',
+    'visualization': 'io morphing',
     'report': 'io run_record training_log',
     'models': 'prepare io morphing',
     'datasets': 'prepare',

@@ -88,8 +88,7 @@ def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
     ]
     large = np.stack([np.asarray(scene) for scene in scenes])
     page = vis.morphing_sheet(large, masks, assignments, grid, side=176)
-    with atomic_write(out / 'morphing.png') as part:
-        Image.fromarray(page).save(part, 'PNG')
+    vis.save_png(page, out / 'morphing.png')
 
 
 def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None:
@@ -123,8 +122,7 @@ def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None
     page = vis.sheet(rows, ['image', 'truth', *STARTS.values()])
     key = legend(meta['classes'], palette[1:], page.shape[1])
     page = vis.stack([page, key], axis=0, gap=0)
-    with atomic_write(out / 'segmentation.png') as part:
-        Image.fromarray(page).save(part, 'PNG')
+    vis.save_png(page, out / 'segmentation.png')
 
 
 def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:

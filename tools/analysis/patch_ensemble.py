@@ -42,6 +42,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.evaluation.labelled_images import (
     ClassNames,
     LabelledImages,
@@ -75,38 +76,26 @@ GROUPS = 'with, groups'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('data', type=Path, help='folder of class folders to evaluate')
-    parser.add_argument(
-        '--train', type=Path, help='folder of class folders to fit the probes to'
-    )
-    for name, kind, default, text in (
-        ('--batch-size', int, 64, 'images'),
-        ('--workers', int, 2, 'processes that read images'),
-        ('--out', Path, Path('work_dirs/patch_ensemble.json'), 'JSON to write'),
-        ('--epochs', int, 25, 'of the SGD probe, table 1 has 25'),
-        ('--lr', float, 0.1, 'of the SGD probe at the start, per 256 images'),
-        ('--seed', int, 0, "of the SGD probe's order of the images"),
-        ('--l2', float, 1e-3, "weight of the L-BFGS probe's penalty"),
-        ('--folds', int, 5, 'of the cross-validation where there is no --train'),
-    ):
-        help_text = f'{text} (default: %(default)s)'
-        parser.add_argument(name, type=kind, default=default, help=help_text)
-    parser.add_argument(
-        '--scores', choices=SCORES, default='logits', help='(default: %(default)s)'
-    )
-    parser.add_argument(
-        '--average', choices=AVERAGES, default='groups', help='(default: %(default)s)'
-    )
-    parser.add_argument(
-        '--probe',
-        choices=('sgd', 'lbfgs', 'none'),
-        default='sgd',
-        help="'sgd' trains as table 1's probe; 'lbfgs' is the fast way, which solves "
-        "the same convex problem; 'none' is zero-shot alone (default: %(default)s)",
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('data', type=Path, help='folder of class folders to evaluate')
+    add('--train', type=Path, help='folder of class folders to fit the probes to')
+    add('--batch-size', type=int, default=64, help='images')
+    add('--workers', type=int, default=2, help='processes that read images')
+    out = Path('work_dirs/patch_ensemble.json')
+    add('--out', type=Path, default=out, help='JSON to write')
+    add('--epochs', type=int, default=25, help='of the SGD probe, table 1 has 25')
+    text = 'of the SGD probe at the start, per 256 images'
+    add('--lr', type=float, default=0.1, help=text)
+    add('--seed', type=int, default=0, help="of the SGD probe's order of the images")
+    add('--l2', type=float, default=1e-3, help="weight of the L-BFGS probe's penalty")
+    text = 'of the cross-validation where there is no --train'
+    add('--folds', type=int, default=5, help=text)
+    add('--scores', choices=SCORES, default='logits', help='what is averaged')
+    add('--average', choices=AVERAGES, default='groups', help='over what')
+    text = "'sgd' trains as table 1's probe; 'lbfgs' is the fast way, which solves "
+    text += "the same convex problem; 'none' is zero-shot alone"
+    add('--probe', choices=('sgd', 'lbfgs', 'none'), default='sgd', help=text)
     add_clip_options(parser)
     add_class_options(parser)
     add_morphing_options(parser)
@@ -146,18 +135,7 @@ def collect(
     num_iters: int,
     console: Console,
 ) -> Collected:
-    """Run CLIP over labelled images.
-
-    Args:
-        clip: On its device.
-        loader: Of ``LabelledImages``.
-        classifier: (C, D), see ``ZeroShotCLIP.classifier``.
-        remain: N_m.
-        num_iters: k.
-        console: Where the progress shows.
-
-    Returns:
-        Features and predictions, on the CPU.
+    """Run CLIP over labelled images, morphing to ``remain`` (N_m) tokens.
 
     Raises:
         ValueError: If no image could be read, or N_m cannot be reached.
@@ -198,14 +176,7 @@ def collect(
 
 
 def fold_of_each(labels: Tensor, folds: int) -> Tensor:
-    """Deal each class's images to the folds in turn.
-
-    Args:
-        labels: int64 (n,).
-        folds: How many.
-
-    Returns:
-        int64 (n,), in [0, folds).
+    """Deal each class's images to the folds in turn: int64 (n,) in [0, folds).
 
     Raises:
         ValueError: If a class has one image alone.
@@ -228,13 +199,7 @@ def probe_all(
     train: Collected | None,
     console: Console,
 ) -> dict[str, float]:
-    """Top-1 of a linear probe of each view, in percent.
-
-    Args:
-        args: The options of the probe, and ``device``.
-        evaluated: The images to classify.
-        train: The images to fit to; None cross-validates on ``evaluated``.
-        console: Where the progress shows.
+    """Top-1 in percent of a linear probe of each view, fitted to ``train`` or in folds.
 
     Raises:
         ValueError: If there are too few images or classes.
@@ -269,12 +234,7 @@ def percent(hits: Tensor) -> float:
 def find_labelled(
     folder: Path, classes: ClassNames, console: Console
 ) -> tuple[list[tuple[Path, int]], list[str]]:
-    """A folder's images with their classes, and messages about unknown folders.
-
-    Raises:
-        FileNotFoundError: If there is no image.
-        ValueError: If no folder's name is a class.
-    """
+    """A folder's images with their classes, and messages about unknown folders."""
     items, messages = label_images(find_images(folder), classes)
     for message in messages:
         console.print(message, style='yellow', markup=False)
@@ -287,15 +247,7 @@ def find_labelled(
 
 
 def evaluate(args: argparse.Namespace, console: Console) -> dict:
-    """Do all of it.
-
-    Returns:
-        The results as they are written.
-
-    Raises:
-        FileNotFoundError: If an input or the model is not there.
-        ValueError: If an option does not fit, or nothing can be evaluated.
-    """
+    """All of it: the results as they are written."""
     classes = load_classes(args, args.data)
     train = args.train if args.probe != 'none' else None
     labelled = [
@@ -304,14 +256,11 @@ def evaluate(args: argparse.Namespace, console: Console) -> dict:
         if folder
     ]
     clip, classifier, remain = load_zero_shot(args, classes)
+    options = dict(num_workers=args.workers, collate_fn=LabelledImages.collate)
     passes = []
     for items, _ in labelled:
-        loader = DataLoader(
-            LabelledImages(items, clip.transform),
-            args.batch_size,
-            num_workers=args.workers,
-            collate_fn=LabelledImages.collate,
-        )
+        images = LabelledImages(items, clip.transform)
+        loader = DataLoader(images, args.batch_size, **options)
         passes.append(
             collect(clip, loader, classifier, remain, args.num_iters, console)
         )
@@ -355,15 +304,7 @@ def reading(
 ) -> dict[str, dict[str, float]]:
     """Table 1 in percent, by one reading of its scores and its average.
 
-    Args:
-        evaluated: The images.
-        probed: From ``probe_all``; empty without probes.
-        scores: Of ``SCORES``. The probe has logits alone.
-        average: Of ``AVERAGES``.
-
-    Returns:
-        For each of ``WAYS`` ``zero_shot``, for patches ``right_patches`` too, and
-        with probes ``linear_probe``.
+    The probe has logits alone, so that its values do not depend on ``scores``.
     """
     found = {}
     for way in WAYS:
@@ -393,11 +334,8 @@ def report_rows(args: argparse.Namespace, found: dict) -> list[dict]:
     if (args.probe, args.epochs, found['fitted_to']) != ('sgd', 25, 'train'):
         length = f'{args.epochs} epochs' if args.probe == 'sgd' else 'L-BFGS'
         probe = f'linear top-1 ({length}, {found["fitted_to"]})'
-    keys = {
-        'zero_shot': 'zero-shot top-1 (%)',
-        'right_patches': 'right patches (%)',
-        'linear_probe': probe,
-    }
+    keys = dict(zero_shot='zero-shot top-1 (%)', right_patches='right patches (%)')
+    keys['linear_probe'] = probe
     return [
         dict(
             name=f'{run}: {title}',
@@ -444,18 +382,13 @@ def show(found: dict, console: Console) -> None:
         )
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    console = Console()
-    try:
-        found = evaluate(args, console)
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+@script
+def main(argv: list[str] | None = None) -> None:
+    args, console = parse_args(argv), Console()
+    found = evaluate(args, console)
     show(found, console)
     write_text(args.out, json.dumps(found, indent=1))
     console.print(f'wrote {args.out}')
-    return 0
 
 
 if __name__ == '__main__':

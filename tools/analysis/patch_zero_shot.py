@@ -30,15 +30,12 @@ from clip_options import (
     load_classes,
     load_zero_shot,
     picture_name,
+    read_views,
 )
-from PIL import Image
 
 from mmdtm import visualization as vis
-from mmdtm.evaluation.labelled_images import (
-    find_images,
-    label_images,
-    read_image,
-)
+from mmdtm.cli.scripts import script, script_parser
+from mmdtm.evaluation.labelled_images import find_images, label_images
 from mmdtm.evaluation.patch_zero_shot import (
     PatchPredictions,
     class_distances,
@@ -47,37 +44,19 @@ from mmdtm.evaluation.patch_zero_shot import (
     patch_features,
     patch_logits,
 )
-from mmdtm.io import atomic_write, write_text
+from mmdtm.io import write_text
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('images', type=Path, help='an image, or a folder of images')
-    parser.add_argument(
-        '--label', help='true class of all images, instead of their folders'
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/patch_zero_shot'),
-        help='folder for the images and results.json (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--boxes',
-        type=int,
-        default=4,
-        metavar='N',
-        help='boxes of patches whose classes are listed (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--side',
-        type=int,
-        default=336,
-        metavar='PIXELS',
-        help='of each panel (default: %(default)s)',
-    )
+def parse_args(argv):
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('images', type=Path, help='an image, or a folder of images')
+    add('--label', help='true class of all images, instead of their folders')
+    text = 'folder for the images and results.json'
+    add('--out', type=Path, default=Path('work_dirs/patch_zero_shot'), help=text)
+    text = 'boxes of patches whose classes are listed'
+    add('--boxes', type=int, default=4, metavar='N', help=text)
+    add('--side', type=int, default=336, metavar='PIXELS', help='of each panel')
     add_clip_options(parser)
     add_class_options(parser)
     add_morphing_options(parser)
@@ -138,12 +117,9 @@ def draw_panel(
     Args:
         image: uint8 (H, W, 3), fitted to the grid.
         predictions: Of this image alone (B = 1).
-        target: True class.
+        target: True class, an index of ``names``.
         names: Of the classes.
         boxes: From ``spread_boxes``.
-
-    Returns:
-        uint8 (H, W, 3).
     """
     right, distance, predicted = (
         values[0].cpu().numpy().reshape(boxes.shape)
@@ -166,56 +142,40 @@ def draw_panel(
 
 
 def analyse(args: argparse.Namespace) -> Iterator[dict]:
-    """Draw image after image, yielding what was found in each.
-
-    Raises:
-        FileNotFoundError: If an input or the model is not there.
-        ValueError: If an option does not fit the model.
-    """
-    images = find_images(args.images)
+    """Draw image after image, yielding what was found in each."""
     classes = load_classes(args, args.images)
-    items, messages = label_images(images, classes, args.label)
+    items, messages = label_images(find_images(args.images), classes, args.label)
     for message in messages:
         print(message, file=sys.stderr)
     clip, classifier, remain = load_zero_shot(args, classes)
     distances = class_distances(classifier)
     boxes = spread_boxes(clip.grid_size, args.boxes)
-    args.out.mkdir(parents=True, exist_ok=True)
-    names = set()
-    for path, target in items:
-        try:
-            view = clip.transform(read_image(path))[None].to(args.device)
-        except ValueError as error:
-            print(f'left out: {error}', file=sys.stderr)
-            continue
+    targets, taken = dict(items), set()
+    for path, view in read_views(targets, clip.transform, args.device):
+        target, name = targets[path], classes.names[targets[path]]
         _, tokens = clip(view)
-        merged = morph_tokens(tokens, remain, args.num_iters)
         pixels = vis.denormalize(view, clip.mean, clip.std)[0]
         image = vis.fit_to_grid(pixels, clip.grid_size, args.side)
         key = vis.correctness_key(image.shape[1])
         columns = [vis.stack([vis.draw_boxes(image, boxes), key], axis=0, gap=4)]
         right = []
-        for assignment in (None, merged):
-            logits = patch_logits(
-                patch_features(tokens, assignment), classifier, clip.scale
-            )
-            predictions = judge(
-                logits, torch.tensor([target], device=logits.device), distances
-            )
-            columns.append(draw_panel(image, predictions, target, classes.names, boxes))
-            right.append(int(predictions.right.sum()))
+        for assignment in (None, morph_tokens(tokens, remain, args.num_iters)):
+            features = patch_features(tokens, assignment)
+            logits = patch_logits(features, classifier, clip.scale)
+            true = torch.tensor([target], device=logits.device)
+            found = judge(logits, true, distances)
+            columns.append(draw_panel(image, found, target, classes.names, boxes))
+            right.append(int(found.right.sum()))
         titles = [
-            f'{path.name}: {classes.names[target]}',
+            f'{path.name}: {name}',
             f'without morphing: {tokens.shape[1]} tokens',
             f'with morphing: {remain} tokens, {args.num_iters} iterations',
         ]
-        page = vis.sheet([columns], titles)
-        file = args.out / picture_name(path, names)
-        with atomic_write(file) as part:
-            Image.fromarray(page).save(part, 'PNG')
+        file = args.out / picture_name(path, taken)
+        vis.save_png(vis.sheet([columns], titles), file)
         yield dict(
             image=str(path),
-            label=classes.names[target],
+            label=name,
             picture=str(file),
             patches=tokens.shape[1],
             right_without=right[0],
@@ -223,33 +183,27 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
         )
 
 
-def main(argv: list[str] | None = None) -> int:
+@script
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     results = []
-    try:
-        for result in analyse(args):
-            results.append(result)
-            print(
-                f'{result["picture"]}: right {result["right_without"]} without, '
-                f'{result["right_with"]} with morphing, of {result["patches"]}'
-            )
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    for result in analyse(args):
+        results.append(result)
+        print(
+            f'{result["picture"]}: right {result["right_without"]} without, '
+            f'{result["right_with"]} with morphing, of {result["patches"]}'
+        )
     if not results:
-        print('No image could be analysed.', file=sys.stderr)
-        return 1
+        raise ValueError('No image could be analysed.')
     write_text(args.out / 'results.json', json.dumps(results, indent=1))
-    patches = sum(result['patches'] for result in results)
-    without, morphed = (
-        100 * sum(result[key] for result in results) / patches
-        for key in ('right_without', 'right_with')
+    patches, without, morphed = (
+        sum(result[key] for result in results)
+        for key in ('patches', 'right_without', 'right_with')
     )
     print(
-        f'{len(results)} image(s): {without:.1f} % of the patches right without '
-        f'morphing, {morphed:.1f} % with'
+        f'{len(results)} image(s): {without / patches:.1%} of the patches right '
+        f'without morphing, {morphed / patches:.1%} with'
     )
-    return 0
 
 
 if __name__ == '__main__':

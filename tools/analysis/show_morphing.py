@@ -11,65 +11,34 @@ cannot be reached (one iteration merges half of the tokens at most) is said belo
 panel.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from clip_options import (
-    add_clip_options,
-    load_generator,
-    picture_name,
-)
-from PIL import Image
+from clip_options import add_clip_options, clip_arguments, picture_name, read_views
 
 from mmdtm import visualization as vis
-from mmdtm.evaluation.labelled_images import find_images, read_image
+from mmdtm.cli.scripts import script, script_parser
+from mmdtm.evaluation.labelled_images import find_images
 from mmdtm.evaluation.patch_zero_shot import view_transform
-from mmdtm.io import atomic_write
+from mmdtm.models.target_generators import OpenCLIPGenerator
 from mmdtm.morphing import bipartite_matching, merge_schedule
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('images', nargs='+', type=Path, help='images or folders')
-    parser.add_argument(
-        '--num-morphed',
-        nargs='+',
-        type=int,
-        metavar='N_M',
-        help='tokens that remain (default: 3/4, 1/2, 1/4 and 1/14 of them)',
-    )
-    parser.add_argument(
-        '--num-iters',
-        nargs='+',
-        type=int,
-        default=[1, 7, 14],
-        metavar='K',
-        help='iterations (default: 1 7 14)',
-    )
-    parser.add_argument(
-        '--fill',
-        choices=('palette', 'mean'),
-        default='palette',
-        help="distinct colours, or each group's mean colour (default: %(default)s)",
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/show_morphing'),
-        help='folder for the images (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--side',
-        type=int,
-        default=224,
-        metavar='PIXELS',
-        help='of each panel (default: %(default)s)',
-    )
+def parse_args(argv):
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('images', nargs='+', type=Path, help='images or folders')
+    text = 'tokens that remain (default: 3/4, 1/2, 1/4 and 1/14 of them)'
+    add('--num-morphed', nargs='+', type=int, metavar='N_M', help=text)
+    iters = [1, 7, 14]
+    add('--num-iters', nargs='+', type=int, default=iters, metavar='K', help='k')
+    text = "distinct colours, or each group's mean colour"
+    add('--fill', choices=('palette', 'mean'), default='palette', help=text)
+    out = Path('work_dirs/show_morphing')
+    add('--out', type=Path, default=out, help='folder for the images')
+    add('--side', type=int, default=224, metavar='PIXELS', help='of each panel')
     add_clip_options(parser)
     return parser.parse_args(argv)
 
@@ -82,18 +51,15 @@ def draw_image(
     num_iters: list[int],
     fill: str,
 ) -> np.ndarray:
-    """A table of groupings of one image.
+    """A table of groupings of one image, an N_m a column and a k a row.
 
     Args:
         image: uint8 (H, W, 3), fitted to the grid.
         tokens: Target tokens (1, N, D).
         grid: Rows and columns (h, w), h * w = N.
-        num_morphed: N_m, one a column.
-        num_iters: k, one a row.
+        num_morphed: Numbers of tokens N_m.
+        num_iters: Numbers of iterations k.
         fill: See ``mmdtm.visualization.draw_groups``.
-
-    Returns:
-        uint8 (H, W, 3).
 
     Raises:
         ValueError: If an N_m is not in [1, N] or a k below 1.
@@ -130,40 +96,26 @@ def find_all(paths: list[Path]) -> list[Path]:
     return images
 
 
-def main(argv: list[str] | None = None) -> int:
+@script
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    written, names = 0, set()
-    try:
-        generator = load_generator(args)
-        transform = view_transform(generator)
-        grid = generator.grid_size
-        parts = [max(1, grid[0] * grid[1] * part // 28) for part in (21, 14, 7, 2)]
-        num_morphed = args.num_morphed or list(dict.fromkeys(parts))
-        args.out.mkdir(parents=True, exist_ok=True)
-        for path in find_all(args.images):
-            try:
-                photo = read_image(path)
-            except ValueError as error:
-                print(f'left out: {error}', file=sys.stderr)
-                continue
-            view = transform(photo)[None].to(args.device)
-            image = vis.fit_to_grid(
-                vis.denormalize(view, generator.mean, generator.std)[0], grid, args.side
-            )
-            page = draw_image(
-                image, generator(view), grid, num_morphed, args.num_iters, args.fill
-            )
-            file = args.out / picture_name(path, names)
-            with atomic_write(file) as part:
-                Image.fromarray(page).save(part, 'PNG')
-            print(f'wrote {file}')
-            written += 1
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    if not written:
-        print('No image could be read.', file=sys.stderr)
-    return 0 if written else 1
+    random = args.random_weights
+    generator = OpenCLIPGenerator(*clip_arguments(args), random_weights=random)
+    generator.to(args.device)
+    grid = generator.grid_size
+    parts = [max(1, grid[0] * grid[1] * part // 28) for part in (21, 14, 7, 2)]
+    num_morphed = args.num_morphed or list(dict.fromkeys(parts))
+    paths, names = find_all(args.images), set()
+    for path, view in read_views(paths, view_transform(generator), args.device):
+        pixels = vis.denormalize(view, generator.mean, generator.std)[0]
+        image = vis.fit_to_grid(pixels, grid, args.side)
+        tokens = generator(view)
+        page = draw_image(image, tokens, grid, num_morphed, args.num_iters, args.fill)
+        file = args.out / picture_name(path, names)
+        vis.save_png(page, file)
+        print(f'wrote {file}')
+    if not names:
+        raise ValueError('No image could be read.')
 
 
 if __name__ == '__main__':
