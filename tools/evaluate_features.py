@@ -10,6 +10,7 @@ compare with.
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from mmdtm.engine.launch import load_config
@@ -26,43 +27,31 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.evaluation.feature_probe import probe_features
 from mmdtm.evaluation.features import build_loader
 from mmdtm.io import write_text
 
 
 def parse_args() -> argparse.Namespace:
-    summary, _, more = __doc__.partition('\n\n')
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', help='classification config file')
-    parser.add_argument(
-        'checkpoint', nargs='?', help='pre-trained or fine-tuned; none: random start'
-    )
-    parser.add_argument('--data-root', help="instead of the config's, for both splits")
-    parser.add_argument(
-        '--images-per-class', type=int, help='use so many training images of each class'
-    )
-    parser.add_argument('--k', type=int, default=20, help='neighbours (20)')
-    parser.add_argument(
-        '--temperature', type=float, default=0.07, help='of their votes (0.07)'
-    )
-    parser.add_argument(
-        '--l2', type=float, default=1e-3, help="the linear probe's penalty (1e-3)"
-    )
-    parser.add_argument(
-        '--max-iter', type=int, default=100, help='L-BFGS iterations (100)'
-    )
-    parser.add_argument('--batch-size', type=int, help="instead of the config's")
-    parser.add_argument('--seed', type=int, default=0, help='of a random start (0)')
-    parser.add_argument('--device', help='cuda, cpu, ...; cuda where there is one')
-    parser.add_argument('--out', type=Path, help='write the values there as JSON')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE'
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('config', help='classification config file')
+    text = 'pre-trained or fine-tuned; none: random start'
+    add('checkpoint', nargs='?', help=text)
+    add('--data-root', help="instead of the config's, for both splits")
+    text = 'use so many training images of each class'
+    add('--images-per-class', type=int, help=text)
+    add('--k', type=int, default=20, help='neighbours')
+    add('--temperature', type=float, default=0.07, help='of their votes')
+    add('--l2', type=float, default=1e-3, help="the linear probe's penalty")
+    add('--max-iter', type=int, default=100, help='L-BFGS iterations')
+    add('--batch-size', type=int, help="instead of the config's")
+    add('--seed', type=int, default=0, help='of a random start')
+    add('--device', help='cuda, cpu, ...; cuda where there is one')
+    add('--out', type=Path, help='write the values there as JSON')
+    options = dict(action=DictAction, default={}, metavar='KEY=VALUE')
+    add('--cfg-options', nargs='+', **options)
     args = parser.parse_args()
     args.work_dir, args.launcher, args.local_rank = None, 'none', 0
     return args
@@ -125,6 +114,8 @@ def build_loaders(cfg: ConfigDict, args: argparse.Namespace, device: str) -> tup
 
 def main() -> None:
     args = parse_args()
+    probe = dict(k=args.k, temperature=args.temperature)
+    probe |= dict(l2=args.l2, max_iter=args.max_iter)
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
@@ -141,16 +132,8 @@ def main() -> None:
     total = len(train.dataset) + len(val.dataset)
     with Progress(console=console) as progress:
         task = progress.add_task(f'Features of {total} images', total=total)
-        result = probe_features(
-            model,
-            train,
-            val,
-            k=args.k,
-            temperature=args.temperature,
-            l2=args.l2,
-            max_iter=args.max_iter,
-            progress=lambda images: progress.advance(task, images),
-        )
+        advance = partial(progress.advance, task)
+        result = probe_features(model, train, val, **probe, progress=advance)
 
     source = args.checkpoint or f'random start, seed {args.seed}'
     table = Table(title=f'Frozen features: {source}')
@@ -164,7 +147,6 @@ def main() -> None:
     )
     console.print(table)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         values = dict(
             kind='linear probe',  # a row for tools/report.py
             name=f'{args.out.absolute().parent.name}/{args.out.stem}',
@@ -174,10 +156,7 @@ def main() -> None:
             seed=args.seed,
             train_images=len(train.dataset),
             val_images=len(val.dataset),
-            k=args.k,
-            temperature=args.temperature,
-            l2=args.l2,
-            max_iter=args.max_iter,
+            **probe,
             **result,
         )
         write_text(args.out, json.dumps(values, indent=2) + '\n')

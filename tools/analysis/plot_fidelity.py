@@ -32,6 +32,7 @@ from mmengine.logging import MMLogger  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 from timm.models.beit import Beit  # noqa: E402
 
+from mmdtm.cli.scripts import script_parser  # noqa: E402
 from mmdtm.datasets.transforms import BlockMaskGenerator  # noqa: E402
 from mmdtm.morphing import DynamicSchedule, effective_schedule  # noqa: E402
 from mmdtm.report.text import markdown_table  # noqa: E402
@@ -45,20 +46,17 @@ MASKS = {
 }
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('picture', choices=PICTURES)
-    parser.add_argument('--tokens', type=int, default=196, help='N of the schedules')
-    parser.add_argument(
-        '--num-iters', type=int, nargs=2, default=[1, 14], help='lowest and highest k'
-    )
-    parser.add_argument('--draws', type=int, default=20_000, help='of masks')
-    parser.add_argument(
-        '--arch', type=int, nargs=3, default=[768, 12, 12], help='width, layers, heads'
-    )
-    parser.add_argument('--out', type=Path, help='PICTURE.png by default')
+def parse_args(argv):
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('picture', choices=PICTURES)
+    add('--tokens', type=int, default=196, help='N of the schedules')
+    k = [1, 14]
+    add('--num-iters', type=int, nargs=2, default=k, help='lowest and highest k')
+    add('--draws', type=int, default=20_000, help='of masks')
+    arch = [768, 12, 12]
+    add('--arch', type=int, nargs=3, default=arch, help='width, layers, heads')
+    add('--out', type=Path, help='PICTURE.png by default')
     args = parser.parse_args(argv)
     args.out = args.out or Path(f'{args.picture}.png')
     return args

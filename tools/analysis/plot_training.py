@@ -13,7 +13,6 @@ A run is a work dir, written NAME=WORK_DIR or WORK_DIR alone. Runs of one name s
 a colour and make one line in the third panel.
 """
 
-import argparse
 import sys
 from itertools import cycle
 from pathlib import Path
@@ -25,6 +24,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
+from mmdtm.cli.scripts import script, script_parser  # noqa: E402
 from mmdtm.training_log import (  # noqa: E402
     TrainingLog,
     pretrained_epochs,
@@ -34,54 +34,28 @@ from mmdtm.visualization import LINE_COLORS  # noqa: E402
 
 LINE_STYLES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX'
+NamedLog = tuple[str, TrainingLog, float | None]  # and epochs of pre-training
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'runs', nargs='+', metavar='RUN', help='[NAME=]WORK_DIR or a log file'
-    )
-    parser.add_argument(
-        '--out',
-        default='training.png',
-        type=Path,
-        help='image to write; .png, .pdf or .svg (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--loss',
-        default='loss',
-        metavar='KEY',
-        help='training scalar of the first panel (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--accuracy',
-        metavar='KEY',
-        help='validation scalar of the second panel (default: accuracy/top1, or '
-        'the first one that the logs hold)',
-    )
-    parser.add_argument(
-        '--smooth',
-        default=1,
-        type=int,
-        metavar='ROWS',
-        help='moving average over this many logged losses (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--pretrain-epochs',
-        nargs='+',
-        type=float,
-        metavar='EPOCHS',
-        help="each run's pre-training length, in the order of the runs (default: "
-        "as the runs' records have it)",
-    )
-    parser.add_argument(
-        '--x',
-        choices=('epoch', 'pretrain-epochs'),
-        help='only the panels against the epoch, or only the one against the '
-        'pre-training length (default: all that the logs allow)',
-    )
+def parse_args(argv):
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('runs', nargs='+', metavar='RUN', help='[NAME=]WORK_DIR or a log file')
+    text = 'image to write; .png, .pdf or .svg'
+    add('--out', default='training.png', type=Path, help=text)
+    text = 'training scalar of the first panel'
+    add('--loss', default='loss', metavar='KEY', help=text)
+    text = 'validation scalar of the second panel (default: accuracy/top1, or the '
+    text += 'first one that the logs hold)'
+    add('--accuracy', metavar='KEY', help=text)
+    text = 'moving average over this many logged losses'
+    add('--smooth', default=1, type=int, metavar='ROWS', help=text)
+    text = "each run's pre-training length, in the order of the runs (default: as the "
+    text += "runs' records have it)"
+    add('--pretrain-epochs', nargs='+', type=float, metavar='EPOCHS', help=text)
+    text = 'only the panels against the epoch, or only the one against the '
+    text += 'pre-training length (default: all that the logs allow)'
+    add('--x', choices=('epoch', 'pretrain-epochs'), help=text)
     args = parser.parse_args(argv)
     if args.smooth < 1:
         parser.error(f'--smooth must be at least 1, got {args.smooth}.')
@@ -93,18 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_runs(
-    runs: list[str], lengths: list[float] | None
-) -> list[tuple[str, TrainingLog, float | None]]:
-    """Read every run that can be read; say on stderr what is wrong with others.
-
-    Args:
-        runs: ``'NAME=WORK_DIR'`` or ``'WORK_DIR'``.
-        lengths: Pre-training epochs of each run; None to infer them.
-
-    Returns:
-        Name, log and pre-training epochs (None if unknown) of each readable run.
-    """
+def read_runs(runs: list[str], lengths: list[float] | None) -> list[NamedLog]:
+    """Read every run that can be read; say on stderr what is wrong with others."""
     found = []
     for index, run in enumerate(runs):
         name, separator, path = run.partition('=')
@@ -150,7 +114,7 @@ def smooth(values: list[float], rows: int) -> np.ndarray:
 
 
 def last_values(
-    runs: list[tuple[str, TrainingLog, float | None]], accuracy: str
+    runs: list[NamedLog], accuracy: str
 ) -> dict[str, list[tuple[float, float]]]:
     """Pre-training epochs and last validation of each name's runs, by length."""
     points: dict[str, list[tuple[float, float]]] = {}
@@ -162,7 +126,7 @@ def last_values(
 
 
 def draw(
-    runs: list[tuple[str, TrainingLog, float | None]],
+    runs: list[NamedLog],
     loss: str,
     accuracy: str | None,
     rows: int = 1,
@@ -171,14 +135,11 @@ def draw(
     """Draw the panels.
 
     Args:
-        runs: Name, log and pre-training epochs of each run.
+        runs: What to draw.
         loss: Key of the training rows.
         accuracy: Key of the validation rows; None if the logs have none.
         rows: Window of the moving average of the loss.
         x: ``'epoch'`` or ``'pretrain-epochs'`` for those panels alone.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: If there is nothing to draw against the asked-for axis.
@@ -241,33 +202,24 @@ def draw(
     return figure
 
 
-def main(argv: list[str] | None = None) -> int:
+@script
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     runs = read_runs(args.runs, args.pretrain_epochs)
     if not runs:
-        print('None of the runs has a readable log.', file=sys.stderr)
-        return 1
+        raise ValueError('None of the runs has a readable log.')
     logs = [log for _, log, _ in runs]
     accuracy = args.accuracy or accuracy_key(logs)
     for key, rows in ((args.loss, 'train'), (accuracy, 'val')):
         if key and not any(log.series(rows, key)[0] for log in logs):
-            held = sorted(
-                {k for log in logs for row in getattr(log, rows) for k in row}
-            )
-            print(
-                f'No {rows} row has "{key}"; the logs hold: {", ".join(held)}.',
-                file=sys.stderr,
-            )
-    try:
-        figure = draw(runs, args.loss, accuracy, args.smooth, args.x)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+            held = sorted({k for log in logs for r in getattr(log, rows) for k in r})
+            problem = f'No {rows} row has "{key}"; the logs hold: {", ".join(held)}.'
+            print(problem, file=sys.stderr)
+    figure = draw(runs, args.loss, accuracy, args.smooth, args.x)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=160)
     plt.close(figure)
     print(f'wrote {args.out}')
-    return 0
 
 
 if __name__ == '__main__':
