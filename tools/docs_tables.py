@@ -7,13 +7,13 @@ model-index.yml imports, which mim and ``mmpretrain.list_models`` read. ``--chec
 changes nothing and exits with 1 if a file is not up to date.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
 
 import yaml
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import write_text
 from mmdtm.report.cards import Card, read_card
 from mmdtm.report.paper import paper_tables
@@ -37,15 +37,11 @@ def read_cards() -> dict[str, Card]:
 
 def value_rows(number: str) -> list[list[str]]:
     """Row, column, printed value, configs of each cell that is computed here."""
+    cells = [cell for cell in paper_tables()[number].cells if cell.chain]
+    chains = [' → '.join(f'`{name}`' for name in cell.chain) for cell in cells]
     return [
-        [
-            cell.row,
-            cell.column,
-            str(cell),
-            ' → '.join(f'`{name}`' for name in cell.chain),
-        ]
-        for cell in paper_tables()[number].cells
-        if cell.chain
+        [cell.row, cell.column, str(cell), chain]
+        for cell, chain in zip(cells, chains, strict=True)
     ]
 
 
@@ -148,9 +144,7 @@ def generate_metafiles(cards: dict[str, Card]) -> dict[Path, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument('--check', action='store_true', help='only compare')
     args = parser.parse_args(argv)
     cards = read_cards()

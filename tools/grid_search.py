@@ -25,6 +25,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from rich.console import Console
 
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.io import write_text
 from mmdtm.process_pool import Job, ProcessPool
 from mmdtm.report import read_run, write_result
@@ -39,45 +40,20 @@ SHORT = dict(lr='lr', weight_decay='wd', seed='seed')  # in names of folders
 METRICS = dict(Accuracy='accuracy/top1', IoUMetric='mIoU')  # of evaluators
 
 
-class Values(argparse.Action):
-    """Values of a grid from their texts; what is not a number is named and left out."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        cast, numbers = int if self.dest == 'seeds' else float, []
-        for text in values:
-            try:
-                value = cast(text)
-            except ValueError:
-                value = math.nan
-            if math.isfinite(value) and value >= 0:
-                numbers.append(value)
-                continue
-            namespace.left_out.append(text)
-            print(
-                f'{option_string}: {text!r} is not a number of 0 or more and is left '
-                'out; give values as 3e-4, 0.05 or 7, with spaces between them',
-                file=sys.stderr,
-            )
-        if not numbers:
-            parser.error(f'{option_string}: no value is left')
-        setattr(namespace, self.dest, numbers)
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Command line; ``left_out`` has the values that are not numbers."""
+    parser = script_parser(__doc__)
     add = parser.add_argument
     add('config', help='any mmengine config')
-    add('--lr', nargs='+', action=Values, metavar='LR')
-    add('--weight-decay', nargs='+', action=Values, metavar='WD')
-    add('--seeds', nargs='+', action=Values, metavar='SEED')
+    add('--lr', nargs='+')
+    add('--weight-decay', nargs='+', metavar='WD')
+    add('--seeds', nargs='+', metavar='SEED')
     add('--metric', help="value of the last validation to compare; the evaluator's own")
     add('--work-dir', type=Path, help='work_dirs/grid_search/<config name> by default')
     add('--jobs', type=int, help='runs at once; by default 1, and all with Slurm')
-    add('--gpus', type=int, default=1, help='GPUs of each run (1)')
-    add('--launcher', choices=['local', 'slurm'], default='local')
+    add('--gpus', type=int, default=1, help='GPUs of each run')
+    launchers = ['local', 'slurm']
+    add('--launcher', choices=launchers, default='local', help='what starts the runs')
     add('--partition', help='of Slurm')
     add('--smoke', action='store_true', help='try it: small models on made images')
     add('--dry-run', action='store_true', help='print the commands and end')
@@ -87,8 +63,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = 'folder with the train.py, dist_train.sh and slurm_train.sh to run'
     add('--tools', type=Path, default=Path(__file__).resolve().parent, help=text)
     add('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE')
-    parser.set_defaults(left_out=[])
     args = parser.parse_args(argv)
+    args.left_out = []
+    for name, cast in (('lr', float), ('weight_decay', float), ('seeds', int)):
+        texts = getattr(args, name)
+        if texts is not None:
+            option = f'--{name.replace("_", "-")}'
+            numbers = read_numbers(option, texts, cast, args.left_out)
+            if not numbers:
+                parser.error(f'{option}: no value is left')
+            setattr(args, name, numbers)
     if args.lr is None and args.weight_decay is None and args.seeds is None:
         parser.error('nothing to search: give --lr, --weight-decay or --seeds')
     if args.launcher == 'slurm' and not args.partition:
@@ -98,6 +82,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.work_dir is None:
         args.work_dir = Path('work_dirs/grid_search') / Path(args.config).stem
     return args
+
+
+def read_numbers(option: str, texts: list[str], cast: type, left_out: list) -> list:
+    """Values of a grid; what is not a number is named, and left out."""
+    numbers = []
+    for text in texts:
+        try:
+            value = cast(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and value >= 0:
+            numbers.append(value)
+            continue
+        left_out.append(text)
+        print(
+            f'{option}: {text!r} is not a number of 0 or more and is left out; give '
+            'values as 3e-4, 0.05 or 7, with spaces between them',
+            file=sys.stderr,
+        )
+    return numbers
 
 
 @dataclass
@@ -255,11 +259,7 @@ class GridSearch:
                 console.print(said, highlight=False, markup=False, soft_wrap=True)
 
     def conclude(self) -> str:
-        """Write the table and a row for the report.
-
-        Returns:
-            The table in Markdown, the best run and the mean of the whole grid.
-        """
+        """Write the table, the best run and the mean, and a row for the report."""
         groups: dict[tuple, list[GridRun]] = {}
         for run in self.runs.values():
             groups.setdefault((run.lr, run.weight_decay), []).append(run)
@@ -285,16 +285,12 @@ class GridSearch:
             lines += ['', f'Best: {best.value:.2f} ({where})']
             lines += ['', f'Whole grid: {mean_std(values)} over {len(values)} runs']
             name = Path(self.args.config).stem
-            metrics = {
-                self.metric: best.value,
-                'mean': statistics.fmean(values),
-                'std': statistics.pstdev(values),
-            }
+            spread = dict(mean=statistics.fmean(values), std=statistics.pstdev(values))
             write_result(
                 self.args.work_dir,
                 'grid search',
                 name,
-                metrics,
+                {self.metric: best.value, **spread},
                 seconds=sum(self.pool.seconds(run.name) for run in finished),
                 config=name,
                 settings=settings,
@@ -317,10 +313,8 @@ def read_config(path: str, options: Sequence[str]) -> Config:
     """A config that can be searched, with options ``KEY=VALUE`` merged into it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such config. Check the path.')
-    cfg, parsed = (
-        Config.fromfile(path, import_custom_modules=False),
-        argparse.Namespace(),
-    )
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    parsed = argparse.Namespace()
     DictAction([], 'options')(None, parsed, options)
     cfg.merge_from_dict(parsed.options)
     if 'optimizer' not in (cfg.get('optim_wrapper') or {}):
@@ -363,25 +357,21 @@ def mean_std(values: Sequence[float]) -> str:
     return f'{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}'
 
 
+@script
 def main(argv: list[str] | None = None) -> int:
     """0 if every run is finished, 1 if one failed or the search cannot start."""
     args, console = parse_args(argv), Console()
+    search = GridSearch(args)
+    if args.dry_run:
+        search.print_commands()
+        return 0
     try:
-        search = GridSearch(args)
-        if args.dry_run:
-            search.print_commands()
-            return 0
         search.train(console)
-        console.print(search.conclude(), highlight=False, markup=False, soft_wrap=True)
-    except (FileNotFoundError, ValueError, BlockingIOError) as error:
-        print(error, file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print(
-            'Stopped. The same command goes on from the runs that are finished.',
-            file=sys.stderr,
-        )
+        stopped = 'Stopped. The same command goes on from the runs that are finished.'
+        print(stopped, file=sys.stderr)
         return 130
+    console.print(search.conclude(), highlight=False, markup=False, soft_wrap=True)
     problems = [run.problem for run in search.runs.values() if run.problem]
     print(*problems, sep='\n', end='\n' * bool(problems))
     return int(bool(problems or args.left_out))

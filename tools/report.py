@@ -14,21 +14,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.report import Report, build_report
 from mmdtm.report.report import FIRST
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'work_dirs', nargs='+', type=Path, help='work dirs, or folders of work dirs'
-    )
-    parser.add_argument(
-        '--out', type=Path, help='folder for the report (default: WORK_DIR/report)'
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    text = 'work dirs, or folders of work dirs'
+    add('work_dirs', nargs='+', type=Path, help=text)
+    add('--out', type=Path, help='folder for the report (default: WORK_DIR/report)')
     return parser.parse_args(argv)
 
 
@@ -46,17 +43,11 @@ def show(report: Report, console: Console) -> None:
         console.print(str(path), highlight=False, soft_wrap=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Build the report; 1 if there is nothing to report."""
+@script
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     out = args.out or args.work_dirs[0] / 'report'
-    try:
-        report = build_report(args.work_dirs, out)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    show(report, Console())
-    return 0
+    show(build_report(args.work_dirs, out), Console())
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.process_pool import Job, ProcessPool
 from mmdtm.report import Report, find_runs
 from mmdtm.report.paper import paper_tables
@@ -28,32 +29,19 @@ from mmdtm.reproduce import FIGURES, ROOT, Plan, Step
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
     targets = [*paper_tables(), *(name.replace(' ', '') for name in FIGURES)]
-    parser.add_argument(
-        'table',
-        choices=[*targets, 'all'],
-        metavar='TABLE',
-        help=f'{", ".join(targets)}, or all',
-    )
-    parser.add_argument(
-        'row',
-        nargs='*',
-        metavar='WORD',
-        help='words of a row and column, such as: DTM ViT-B',
-    )
-    parser.add_argument('--run', action='store_true', help='run what is not done')
-    parser.add_argument(
-        '--smoke', action='store_true', help='small models, made images, two steps'
-    )
-    parser.add_argument('--gpus', type=int, default=8, help='GPUs of one run (8)')
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        help='folder of all runs (work_dirs/tables, or tables-smoke)',
-    )
+    choices, text = [*targets, 'all'], f'{", ".join(targets)}, or all'
+    add('table', choices=choices, metavar='TABLE', help=text)
+    text = 'words of a row and column, such as: DTM ViT-B'
+    add('row', nargs='*', metavar='WORD', help=text)
+    add('--run', action='store_true', help='run what is not done')
+    text = 'small models, made images, two steps'
+    add('--smoke', action='store_true', help=text)
+    add('--gpus', type=int, default=8, help='GPUs of one run')
+    text = 'folder of all runs (work_dirs/tables, or tables-smoke)'
+    add('--work-dir', type=Path, help=text)
     args = parser.parse_args(argv)
     if args.gpus < 1:
         parser.error(f'--gpus is {args.gpus}; at least one is needed.')
@@ -76,11 +64,8 @@ def unfinished(plan: Plan) -> dict[str, Step]:
     """Steps that are not done, and those that rest on them."""
     waiting: dict[str, Step] = {}
     for name, step in plan.steps.items():
-        if (
-            name == 'report'
-            or not waiting.keys().isdisjoint(step.needs)
-            or step.lacks()
-        ):
+        rests_on_others = not waiting.keys().isdisjoint(step.needs)
+        if name == 'report' or rests_on_others or step.lacks():
             waiting[name] = step
     return waiting
 
@@ -149,20 +134,18 @@ def show_values(plan: Plan, console: Console) -> None:
     console.print(table)
 
 
+@script
 def main(argv: list[str] | None = None) -> int:
     args, console = parse_args(argv), Console(soft_wrap=True, highlight=False)
-    try:
-        plan = make_plan(args)
-        if args.run:
-            return run(plan, args, console)
+    plan = make_plan(args)
+    if not args.run:
         show(plan, console)
-    except (BlockingIOError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        return 0
+    try:
+        return run(plan, args, console)
     except KeyboardInterrupt:
         console.print('Interrupted; the same command goes on from here.')
         return 130
-    return 0
 
 
 if __name__ == '__main__':

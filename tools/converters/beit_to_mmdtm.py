@@ -9,19 +9,15 @@ mmdtm's own checkpoints:
         --cfg-options model.backbone.init_cfg.checkpoint=beitv2_mmdtm.pth
 """
 
-import argparse
-import sys
-
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.cli import fail
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io.converters import from_beit, write_checkpoint
 from mmdtm.io.weights import read_weights
 
 
 def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument('source', help='the BEiT v2 style checkpoint')
     parser.add_argument('target', help='the .pth file to write')
     args = parser.parse_args()
@@ -29,7 +25,7 @@ def main() -> None:
         state, left_out = from_beit(read_weights(args.source)[0])
         write_checkpoint(state, args.target)
     except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        fail(error)
     print(f'{args.target} is written: {len(state)} tensors.')
     if left_out:
         print(f'Left out: {", ".join(left_out)}.')

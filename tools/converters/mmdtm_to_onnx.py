@@ -7,19 +7,15 @@ which gives the logits. Any number of images; another size than the training's w
     python tools/converters/mmdtm_to_onnx.py epoch_300.pth dtm_vit-b.onnx
 """
 
-import argparse
-import sys
-
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.cli import fail
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io.weights import read_weights
 from mmdtm.models.onnx import write_onnx
 
 
 def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument('source', help="mmdtm's checkpoint")
     parser.add_argument('target', help='the .onnx file to write')
     parser.add_argument('--img-size', type=int, help="side in pixels; the training's")
@@ -27,7 +23,7 @@ def main() -> None:
     try:
         about = write_onnx(read_weights(args.source)[0], args.target, args.img_size)
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        fail(error)
     side = about['img_size']
     print(f'{args.target} is written: {about["output"]} of (B, 3, {side}, {side}).')
     difference = about['difference']

@@ -17,11 +17,11 @@ hub takes, with a config and a model card:
     timm.create_model('local-dir:dtm_vit-b', pretrained=True)
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.cli import fail
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io.converters import to_timm, write_safetensors, write_timm
 from mmdtm.io.model_card import model_card
 from mmdtm.io.weights import read_weights
@@ -29,10 +29,7 @@ from mmdtm.run_record import lineage_of
 
 
 def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument('source', help="mmdtm's checkpoint")
     parser.add_argument('target', help='the .safetensors file, or folder, to write')
     args = parser.parse_args()
@@ -48,7 +45,7 @@ def main() -> None:
             card = model_card('timm', call, run, classifier)
             write_timm(state, arguments, args.target, card)
     except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        fail(error)
     print(f'{args.target} is written: {len(state)} tensors. Load it with')
     print(call)
 

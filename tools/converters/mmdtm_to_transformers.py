@@ -11,10 +11,9 @@ In Python:
     BeitModel.from_pretrained('dtm_vit-b')
 """
 
-import argparse
-import sys
-
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.cli import fail
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io.converters import to_transformers, write_transformers
 from mmdtm.io.model_card import model_card
 from mmdtm.io.weights import read_weights
@@ -22,10 +21,7 @@ from mmdtm.run_record import lineage_of
 
 
 def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument('source', help="mmdtm's checkpoint")
     parser.add_argument('target', help='the folder to write')
     args = parser.parse_args()
@@ -37,7 +33,7 @@ def main() -> None:
         card = model_card('transformers', call, run, classifier)
         write_transformers(state, config, args.target, card)
     except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        fail(error)
     print(f'{args.target} is written: {len(state)} tensors. Load it with')
     print(call)
 

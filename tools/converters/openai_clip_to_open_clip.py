@@ -17,8 +17,6 @@ and then, in a config,
         pretrained='ViT-B-16.safetensors')
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import open_clip
@@ -27,6 +25,8 @@ import mmdtm.prepare  # noqa: F401  isort: skip
 import torch
 from safetensors.torch import save_file
 
+from mmdtm.cli import fail
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import atomic_write
 from mmdtm.run_record import hash_file
 
@@ -110,10 +110,7 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
 
 
 def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument('source', help='the TorchScript archive, such as ViT-B-16.pt')
     parser.add_argument('target', help='the .safetensors file to write')
     parser.add_argument(
@@ -125,7 +122,7 @@ def main() -> None:
     try:
         model = convert(args.source, args.target, args.trust)
     except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        fail(error)
     if model is None:
         print(
             f"{args.target} is written. It is not one of OpenAI's, so the file does "
