@@ -49,6 +49,7 @@ class Step:
         command: Program and arguments.
         needs: Names of the steps before it.
         makes: A file that is there once it is done.
+        parent: Work folder of the run that it starts from.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Step:
     command: list[str]
     needs: tuple[str, ...] = ()
     makes: Path | None = None
+    parent: Path | None = None
 
     def lacks(self) -> str:
         """What the result lacks, in words; '' if the step is done."""
@@ -66,22 +68,19 @@ class Step:
         """The command, told to go on where an earlier start was broken off."""
         return self.command
 
+    def descends(self, record: dict) -> bool:
+        """Whether a run's weights came from the run that now lies in ``parent``."""
+        found = (record.get('parent') or {}).get('id')
+        expected = run_record.read_record(self.parent) if self.parent else None
+        return found == (expected['id'] if expected else None)
+
 
 @dataclass
 class TrainingStep(Step):
-    """A training run.
-
-    Attributes:
-        folder: Its work folder.
-        config: Its config's name.
-        parent: Work folder of the run that it starts from.
-        smoke: Whether it is made small.
-        checkpoint: Its last.
-    """
+    """A training run of a config in a folder, done with its last checkpoint."""
 
     folder: Path = Path()
     config: str = ''
-    parent: Path | None = None
     smoke: bool = False
     checkpoint: Path = Path()
 
@@ -102,10 +101,9 @@ class TrainingStep(Step):
                 f'{f", with other settings ({found[2]})" if found[2] else ""}. Move '
                 'it away, or choose another folder with --work-dir.'
             )
-        return record if _starts_from(record, self.parent) else None
+        return record if self.descends(record) else None
 
     def lacks(self) -> str:
-        """What the result lacks, in words; '' if the run is finished."""
         if self.record() is None:
             return f'there is no run of {self.config} from its parent in {self.folder}'
         try:
@@ -117,7 +115,6 @@ class TrainingStep(Step):
         return '' if self.checkpoint.is_file() else f'no {self.checkpoint}'
 
     def to_run(self) -> list[str]:
-        """Resume what was broken off."""
         begun = [*self.folder.glob('epoch_*.pth'), *self.folder.glob('iter_*.pth')]
         if self.record() is None or not begun or not self.lacks():
             return self.command
@@ -127,35 +124,29 @@ class TrainingStep(Step):
 
 @dataclass
 class TestStep(Step):
-    """A test of a run's last checkpoint."""
+    """A test of its parent's last checkpoint."""
 
     folder: Path = Path()
-    parent: Path = Path()
 
     def lacks(self) -> str:
-        """What the result lacks, in words."""
         try:
             record = read_run(self.folder).record
         except (FileNotFoundError, ValueError) as error:
             return str(error)
-        tested = record and _starts_from(record, self.parent)
+        tested = record and self.descends(record)
         return '' if tested else f'{self.folder} has no test of {self.parent}'
 
 
-@dataclass
 class GridStep(Step):
     """A grid search; done when it wrote its table over runs of this parent."""
 
-    parent: Path = Path()
-
     def lacks(self) -> str:
-        """What the result lacks, in words."""
         missing = super().lacks()
         if missing or self.makes is None:
             return missing
         records = [run_record.read_record(f) for f in self.makes.parent.iterdir()]
         found = [record for record in records if record]
-        if found and all(_starts_from(record, self.parent) for record in found):
+        if found and all(map(self.descends, found)):
             return ''
         return f'{self.makes.parent} has runs that do not start from {self.parent}'
 
@@ -243,9 +234,9 @@ class Plan:
             f'{card.stage} {config}',
             command,
             (parent.name,) if parent else (),
+            parent=parent.folder if parent else None,
             folder=folder,
             config=config,
-            parent=parent.folder if parent else None,
             smoke=self.smoke,
             checkpoint=folder / last_checkpoint(config, self.smoke),
         )
@@ -259,13 +250,8 @@ class Plan:
             words = [w.replace(CHECKPOINT, shown(parent.checkpoint)) for w in words]
         if self.smoke or (words[0].endswith('dist_train.sh') and self.gpus == 1):
             smoke, (_, options) = ['--smoke'] * self.smoke, split_options(words)
-            return [
-                'python',
-                'tools/train.py',
-                f'configs/{config}.py',
-                *smoke,
-                *options,
-            ]
+            train = ['python', 'tools/train.py', f'configs/{config}.py']
+            return [*train, *smoke, *options]
         if words[0].endswith('dist_train.sh'):
             words[2] = str(self.gpus)
         return words
@@ -345,25 +331,17 @@ class Plan:
             self._add(Step(folder.name, f'{target}: patches', words, makes=makes))
             return
         finetune = 'finetune/dtm_vit-b_100e_in1k'
-        rows = dict(
-            DTM=('dtm_vit-b_300e', 'ablation/dtm_vit-b_100e'),
-            baseline=(
-                'baseline/token-wise_vit-b_300e',
-                'ablation/token-wise_vit-b_100e',
-            ),
-        )
+        baseline = 'baseline/token-wise_vit-b_300e', 'ablation/token-wise_vit-b_100e'
+        rows = dict(DTM=('dtm_vit-b_300e', 'ablation/dtm_vit-b_100e'))
+        rows['baseline'] = baseline
         runs = [
             (row, self._add_training((config, finetune)))
             for row, configs in rows.items()
             for config in configs
         ]
         out = folder / 'training.png'
-        words = ['python', 'tools/analysis/plot_training.py']
-        words += [
-            *(f'{row}={shown(run.folder)}' for row, run in runs),
-            '--out',
-            shown(out),
-        ]
+        words = ['python', 'tools/analysis/plot_training.py', '--out', shown(out)]
+        words[2:2] = [f'{row}={shown(run.folder)}' for row, run in runs]
         needs = tuple(run.name for _, run in runs)
         self._add(Step(folder.name, 'figure 5: curves', words, needs, out))
 
@@ -415,10 +393,3 @@ def last_checkpoint(config: str, smoke: bool) -> str:
     if 'max_epochs' in loop:
         return f'epoch_{1 if smoke else loop.max_epochs}.pth'
     return f'iter_{STEPS if smoke else loop.max_iters}.pth'
-
-
-def _starts_from(record: dict, parent: Path | None) -> bool:
-    """Whether a run's weights came from the run that now lies in ``parent``."""
-    found = (record.get('parent') or {}).get('id')
-    expected = run_record.read_record(parent) if parent else None
-    return found == (expected['id'] if expected else None)

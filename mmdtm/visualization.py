@@ -1,7 +1,8 @@
 """Drawing on patch grids: groups of tokens, block masks, right and wrong patches.
 
-Everything takes and gives uint8 RGB arrays, (H, W, 3). A picture to draw on is
-made of whole cells: ``fit_to_grid`` brings a photograph to such a size first.
+All images are uint8 RGB arrays (H, W, 3), and functions return new ones. An image
+to draw a grid of (h, w) cells on has H and W that are multiples of h and w:
+``fit_to_grid`` brings a photograph to such a size first.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from mmdtm.io import atomic_write
 from mmdtm.morphing import TokenAssignment
@@ -25,7 +27,6 @@ LINE_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 # light to a dark red.
 RIGHT = (0, 140, 60)
 WRONG = ((255, 186, 172), (112, 0, 16))
-_NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 _PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 24), (110, 110, 110)
 
 
@@ -53,12 +54,12 @@ def fit_to_grid(
     """Resize an image so that every cell of a grid has the same whole size.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: Of any size.
         grid: Rows and columns (h, w).
         side: About how many pixels the longer side is to have.
 
     Returns:
-        uint8 (h * c, w * c, 3) with square cells of c = side / max(h, w) pixels,
+        (h * c, w * c, 3) with square cells of c = side / max(h, w) pixels,
         rounded, at least 2.
     """
     cell = max(2, round(side / max(grid)))
@@ -72,12 +73,9 @@ def paint_cells(
     """Lay a colour over each cell.
 
     Args:
-        image: uint8 (H, W, 3), H and W multiples of h and w.
+        image: What lies below.
         colors: (h, w, 3) on the 0-255 scale.
         opacity: One number in [0, 1], or (h, w) of them.
-
-    Returns:
-        uint8 (H, W, 3), a new array.
 
     Raises:
         ValueError: If the grid does not divide the image.
@@ -99,37 +97,25 @@ def outline(
     """Draw the borders between cells of different labels.
 
     Args:
-        image: uint8 (H, W, 3), H and W multiples of h and w.
+        image: What to draw on.
         labels: int (h, w).
         color: RGB, 0-255.
-        width: Pixels of the line, which lies inside the cells.
-        only: Draw around these labels, the picture's rim included; None draws
-            every border inside the picture.
-
-    Returns:
-        uint8 (H, W, 3), a new array.
+        width: Pixels of the line, which lies inside the cells on both sides.
+        only: Draw around these labels, inside them, the picture's rim included; None
+            draws every border inside the picture.
     """
-    labels = np.asarray(labels)
-    # Around the picture lies a ring of the same labels, or of a foreign one.
-    rim = (
-        np.pad(labels, 1, mode='edge')
-        if only is None
-        else np.pad(labels, 1, constant_values=labels.min() - 1)
-    )
-    # Where a neighbour above, beside, below or at a corner touches the cell.
-    edges = {-1: slice(width), 0: slice(None), 1: slice(-width, None)}
-    drawn = np.ones_like(labels, bool) if only is None else np.isin(labels, only)
+    pixels = _to_pixels(np.asarray(labels)[..., None], image)[..., 0]
+    # Beyond the picture the labels go on, or are foreign ones.
+    beyond = dict(mode='nearest')
+    if only is not None:
+        beyond = dict(mode='constant', cval=pixels.min() - 1)
+    size = 2 * width + 1
+    highest = ndimage.maximum_filter(pixels, size, **beyond)
+    border = highest != ndimage.minimum_filter(pixels, size, **beyond)
+    if only is not None:
+        border &= np.isin(pixels, only)
     image = image.copy()
-    height = image.shape[0] // labels.shape[0]
-    breadth = image.shape[1] // labels.shape[1]
-    for row, column in zip(*np.nonzero(drawn), strict=True):
-        cell = image[
-            row * height : (row + 1) * height, column * breadth : (column + 1) * breadth
-        ]
-        own = labels[row, column]
-        for down, across in _NEIGHBOURS:
-            if rim[row + 1 + down, column + 1 + across] != own:
-                cell[edges[down], edges[across]] = color
+    image[border] = color
     return image
 
 
@@ -159,16 +145,15 @@ def draw_groups(
 ) -> np.ndarray:
     """Show which patches belong to one morphed token, as the paper's overview does.
 
+    Between groups there are dark borders.
+
     Args:
-        image: uint8 (H, W, 3), H and W multiples of h and w.
+        image: What to draw on.
         labels: int (h, w), each patch's group.
         fill: ``'palette'`` lays a distinct colour over every group of more than one
             patch and leaves single patches as they are; ``'mean'`` fills every
             group with the mean colour of its pixels.
         opacity: Of the palette's colours.
-
-    Returns:
-        uint8 (H, W, 3), with dark borders between groups.
 
     Raises:
         ValueError: If ``fill`` is neither.
@@ -180,14 +165,9 @@ def draw_groups(
         drawn = paint_cells(image, group_colors(labels), opacity * (sizes[inverse] > 1))
     elif fill == 'mean':
         pixels = _to_pixels(inverse[..., None], image)[..., 0]
-        sums = np.stack(
-            [
-                np.bincount(pixels.ravel(), image[..., channel].ravel(), len(sizes))
-                for channel in range(3)
-            ],
-            axis=-1,
-        )
-        means = sums / np.bincount(pixels.ravel(), minlength=len(sizes))[:, None]
+        groups = range(len(sizes))
+        channels = np.moveaxis(image, -1, 0)
+        means = np.stack([ndimage.mean(c, pixels, groups) for c in channels], axis=-1)
         drawn = means.round().astype(np.uint8)[pixels]
     else:
         raise ValueError(f"fill must be 'palette' or 'mean', got {fill!r}.")
@@ -195,15 +175,7 @@ def draw_groups(
 
 
 def draw_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Cover the masked patches with grey.
-
-    Args:
-        image: uint8 (H, W, 3), H and W multiples of h and w.
-        mask: bool (h, w), True = masked.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
+    """Cover the patches with grey where ``mask``, bool (h, w), is True."""
     mask = np.asarray(mask, bool)
     return paint_cells(image, np.full((*mask.shape, 3), 128.0), 1.0 * mask)
 
@@ -216,14 +188,11 @@ def draw_correctness(
     Right patches also bear a dot, which tells them from wrong ones without colour.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: What to draw on.
         right: bool (h, w).
         distance: (h, w) in [0, 1]: how far the predicted class lies from the true
             one; darkens the red.
         opacity: Of the colours.
-
-    Returns:
-        uint8 (H, W, 3).
     """
     share = np.clip(distance, 0, 1)[..., None]
     red = (1 - share) * np.array(WRONG[0]) + share * np.array(WRONG[1])
@@ -245,11 +214,8 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Frame boxes of cells, numbered 1, 2, ... at their upper left corner.
 
     Args:
-        image: uint8 (H, W, 3), H and W multiples of h and w.
+        image: What to draw on.
         boxes: int (h, w): 1, 2, ... in a box, 0 outside of them.
-
-    Returns:
-        uint8 (H, W, 3).
     """
     numbers = range(1, int(boxes.max()) + 1)
     framed = outline(image, boxes, _INK, width=4, only=numbers)
@@ -263,14 +229,9 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def badge_key(lines: Sequence[str], width: int) -> np.ndarray:
-    """A numbered list to stand below a picture with boxes.
+    """A numbered list below a picture with boxes: (len(lines) * 22, width, 3).
 
-    Args:
-        lines: One a number; cut with an ellipsis where it is too long.
-        width: Pixels.
-
-    Returns:
-        uint8 (len(lines) * 22, width, 3).
+    Lines that are too long are cut with an ellipsis.
     """
     text = text_block(lines, width - 26, size=13)
     drawn = Image.fromarray(
@@ -282,19 +243,10 @@ def badge_key(lines: Sequence[str], width: int) -> np.ndarray:
 
 
 def correctness_key(width: int) -> np.ndarray:
-    """The colours of ``draw_correctness``, one under the other.
-
-    Args:
-        width: Pixels.
-
-    Returns:
-        uint8 (44, width, 3).
-    """
+    """The colours of ``draw_correctness``, one under the other: (44, width, 3)."""
     cell, steps, blocks = 16, 5, []
-    for right, text in (
-        (True, 'right'),
-        (False, 'wrong, the darker the farther off'),
-    ):
+    texts = {True: 'right', False: 'wrong, the darker the farther off'}
+    for right, text in texts.items():
         count = 1 if right else steps
         white = np.full((cell, cell * count, 3), 255, np.uint8)
         ramp = np.linspace(0, 1, count)[None]
@@ -324,7 +276,7 @@ def text_block(
         centered: Instead of starting at the left edge.
 
     Returns:
-        uint8 (len(lines) * line, width, 3).
+        (len(lines) * line, width, 3).
     """
     drawn = Image.new('RGB', (width, line * len(lines)), _PAPER)
     pen = ImageDraw.Draw(drawn)
@@ -345,12 +297,9 @@ def stack(blocks: Sequence[np.ndarray], axis: int, gap: int = 12) -> np.ndarray:
     """Put pictures under (axis 0) or beside (axis 1) one another, on white.
 
     Args:
-        blocks: uint8 (H, W, 3) each; smaller ones keep to the top or left.
+        blocks: Smaller ones keep to the top or left.
         axis: 0 or 1.
         gap: White pixels between two.
-
-    Returns:
-        uint8 (H, W, 3).
     """
     other = 1 - axis
     extent = max(block.shape[other] for block in blocks)
@@ -373,9 +322,6 @@ def sheet(
         column_titles: One a column.
         margin: White pixels between and around the pictures.
 
-    Returns:
-        uint8 (H, W, 3).
-
     Raises:
         ValueError: If a row has another number of pictures than there are titles.
     """
@@ -392,9 +338,8 @@ def sheet(
     lines = [stack(titles, axis=1, gap=margin)]
     lines += [stack(row, axis=1, gap=margin) for row in rows]
     body = stack([stack(lines[:2], axis=0, gap=2), *lines[2:]], axis=0, gap=margin)
-    return np.pad(
-        body, ((margin, margin), (margin, margin), (0, 0)), constant_values=255
-    )
+    around = (margin, margin)
+    return np.pad(body, (around, around, (0, 0)), constant_values=255)
 
 
 def morphing_sheet(
@@ -407,6 +352,8 @@ def morphing_sheet(
 ) -> np.ndarray:
     """What a pre-training step sees: images, block masks and groups of each level.
 
+    There is a row for each image.
+
     Args:
         images: uint8 (B, H, W, 3).
         masks: bool (B, h, w), True = masked; None leaves the column out.
@@ -414,9 +361,6 @@ def morphing_sheet(
         grid: Rows and columns of tokens (h, w).
         fill: See ``draw_groups``.
         side: Pixels of a picture.
-
-    Returns:
-        uint8 (H, W, 3): a row for each image.
     """
     titles = ['image']
     if masks is not None:
@@ -431,12 +375,9 @@ def morphing_sheet(
         row = [image]
         if masks is not None:
             row.append(draw_mask(image, masks[index]))
-        row += [
-            draw_groups(
-                image, assignment.labels[index].cpu().numpy().reshape(grid), fill
-            )
-            for assignment in assignments
-        ]
+        for assignment in assignments:
+            labels = assignment.labels[index].cpu().numpy().reshape(grid)
+            row.append(draw_groups(image, labels, fill))
         rows.append(row)
     return sheet(rows, titles)
 
