@@ -159,11 +159,7 @@ class ProcessPool:
         return [job for job in self.jobs if job.name in names]
 
     def records(self) -> dict[str, list[str]]:
-        """All jobs that the folder remembers, of whatever pool.
-
-        Returns:
-            By name the key, start time, process group and exit code, as far as known.
-        """
+        """Key, start, process group and exit code of each job, as far as known."""
         names = [path.name for path in self._path('').glob('*')]
         return {name: words for name in names if (words := self._record(name))}
 
@@ -201,13 +197,10 @@ class ProcessPool:
         signal.signal(signal.SIGTERM, self.before)
 
     def run(self, console: Console) -> Iterator[tuple[Job, str]]:
-        """Carry out what is not finished, and show how far it is.
+        """Carry out what is not finished; yield each job as it ends, and why it failed.
 
         What needs a job that failed is left out; the rest goes on, unless the caller
         leaves the pool.
-
-        Yields:
-            Each job as it ends, and why it failed, '' if it did not.
         """
         waiting = self.waiting()
         done = {job.name for job in self.jobs} - {job.name for job in waiting}

@@ -50,13 +50,9 @@ PACKAGE = Path(__file__).resolve().parent
 def config_name(file: str | Path | None) -> str:
     """What a config is called in records, reports and tables.
 
-    Args:
-        file: The config file.
-
-    Returns:
-        For one of mmdtm's own the path below ``configs/`` without ``.py``, such
-        as ``'finetune/dtm_vit-b_100e_in1k'``; for any other, which may differ
-        from ours whatever its name, the absolute path without ``.py``.
+    One of mmdtm's own by its path below ``configs/`` without ``.py``, such as
+    ``'finetune/dtm_vit-b_100e_in1k'``; any other, which may differ from ours whatever
+    its name, by its absolute path without ``.py``.
     """
     if not file:
         return ''
@@ -68,14 +64,9 @@ def config_name(file: str | Path | None) -> str:
 
 
 def config_docstring(file: str | Path) -> tuple[str, str]:
-    """What a config says of itself, without executing it.
+    """First line and rest of a config's docstring, without executing it.
 
-    Args:
-        file: The config file.
-
-    Returns:
-        First line and rest of its docstring; both empty if it has none, or is not a
-        Python file.
+    Both are empty if it has none, or is not a Python file.
     """
     if Path(file).suffix != '.py':
         return '', ''
@@ -123,9 +114,7 @@ def _fits(node: object, shape: object) -> bool:
 def lineages(lineage: dict | None) -> list[dict]:
     """A run and the runs it comes from, the first ancestor first.
 
-    Args:
-        lineage: A record or a lineage. A test is not a run of its own, it stands
-            for the tested one.
+    A test is not a run of its own, it stands for the tested one.
     """
     found: list[dict] = []
     while lineage:
@@ -146,15 +135,9 @@ def changes(lineage: dict | None) -> dict:
 
 
 def lineage_of(checkpoint: str | Path) -> dict | None:
-    """The lineage that a checkpoint file carries.
+    """The lineage that a checkpoint file carries; its tensors are not read.
 
-    The tensors are not read.
-
-    Args:
-        checkpoint: Any file.
-
-    Returns:
-        None for files without one: of other programs, converted, or not there.
+    None for files without one: of other programs, converted, or not there.
     """
     from mmdtm.io.checkpoints import read_checkpoint
 

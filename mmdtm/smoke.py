@@ -12,6 +12,7 @@ mmpretrain's and mmsegmentation's classes.
 """
 
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,15 +89,7 @@ UPSTREAM = {
 
 
 def shrink(cfg: Config, folder: str | Path) -> Config:
-    """Make a config small, in place.
-
-    Args:
-        cfg: Any config of mmdtm, or one inherited from it.
-        folder: Where the made images go; drawn unless they are there.
-
-    Returns:
-        The same object.
-    """
+    """Make any config small, in place; made images go to ``folder``."""
     cfg.smoke = True  # for the record of the run
     shrink_model(cfg.model)
     for owner in (cfg, *cfg.get('custom_hooks', ())):  # a hook may have its own data
@@ -112,11 +105,7 @@ def shrink(cfg: Config, folder: str | Path) -> Config:
 
 
 def shrink_model(model: ConfigDict) -> None:
-    """Make a model's config small, in place.
-
-    Args:
-        model: The config.
-    """
+    """Make a model's config small, in place."""
     _shrink_parts(model)
     backbone = model.backbone
     if not isinstance(backbone.get('out_indices', -1), int):
@@ -187,68 +176,47 @@ def _made_dataset(dataset: ConfigDict, model: ConfigDict, folder: Path) -> Confi
     return made
 
 
-def draw_classes(root: Path, classes: int = 2, images: int = STEPS) -> Path:
-    """Draw noise in ImageNet's layout, ``train/<class>/<number>.png``.
+def _once(draw: Callable[[Path], None]) -> Callable[[Path], Path]:
+    """Let a folder be drawn unless it is there: whole, whoever else draws it."""
 
-    Args:
-        root: Folder to make; kept as it is if it is there.
-        classes: How many.
-        images: Of each class.
+    @functools.wraps(draw)
+    def drawn(root: Path) -> Path:
+        try:
+            if not root.is_dir():
+                with atomic_write(root) as folder:
+                    draw(folder)
+        except OSError:
+            if not root.is_dir():  # else another process was faster
+                raise
+        return root
 
-    Returns:
-        ``root``.
-    """
-
-    def draw(folder: Path) -> None:
-        noise = np.random.default_rng(0)
-        for label in range(classes):
-            place = folder / 'train' / f'{label:04}'
-            place.mkdir(parents=True)
-            for number in range(images):
-                shape = (SIDE + 8, SIDE + 16, 3)
-                pixels = noise.integers(0, 256, shape, dtype=np.uint8)
-                Image.fromarray(pixels).save(place / f'{number}.png')
-
-    return _draw_whole(root, draw)
+    return drawn
 
 
-def draw_segmentation(root: Path, images: int = STEPS * BATCH) -> Path:
-    """Draw noise and masks in ADE20K's layout.
-
-    Args:
-        root: Folder to make; kept as it is if it is there.
-        images: Of each split.
-
-    Returns:
-        ``root``.
-    """
-
-    def draw(folder: Path) -> None:
-        noise = np.random.default_rng(0)
-        for split in ('training', 'validation'):
-            for kind, suffix in (('images', '.jpg'), ('annotations', '.png')):
-                place = folder / kind / split
-                place.mkdir(parents=True)
-                for number in range(images):
-                    shape = (SIDE + 8, SIDE + 16)
-                    if kind == 'images':
-                        pixels = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
-                    else:
-                        # Blocks of "other" and of the first four classes.
-                        blocks = noise.integers(0, 5, (shape[0] // 8, shape[1] // 8))
-                        pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
-                    Image.fromarray(pixels).save(place / f'{number}{suffix}')
-
-    return _draw_whole(root, draw)
+@_once
+def draw_classes(root: Path) -> None:
+    """Draw two classes of noise in ImageNet's layout, train/CLASS/NUMBER.png."""
+    noise = np.random.default_rng(0)
+    for label in range(2):
+        place = root / 'train' / f'{label:04}'
+        place.mkdir(parents=True)
+        for number in range(STEPS):
+            pixels = noise.integers(0, 256, (SIDE + 8, SIDE + 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f'{number}.png')
 
 
-def _draw_whole(root: Path, draw: Callable[[Path], None]) -> Path:
-    """Make a folder that is whole once it is there, whoever else makes it."""
-    try:
-        if not root.is_dir():
-            with atomic_write(root) as folder:
-                draw(folder)
-    except OSError:
-        if not root.is_dir():  # else another process was faster
-            raise
-    return root
+@_once
+def draw_segmentation(root: Path) -> None:
+    """Draw noise and masks in ADE20K's layout."""
+    noise, shape = np.random.default_rng(0), (SIDE + 8, SIDE + 16)
+    for split in ('training', 'validation'):
+        images, masks = root / 'images' / split, root / 'annotations' / split
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(STEPS * BATCH):
+            pixels = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(images / f'{number}.jpg')
+            # Blocks of "other" and of the first four classes.
+            blocks = noise.integers(0, 5, (shape[0] // 8, shape[1] // 8))
+            pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
+            Image.fromarray(pixels).save(masks / f'{number}.png')

@@ -35,25 +35,14 @@ class TrainingLog:
 
     @property
     def iters_per_epoch(self) -> float | None:
-        """Iterations of one epoch; None where the run counts no epochs.
-
-        mmengine does not write it. Epoch e ends at iteration e * n, so n is
-        at least step / epoch in every row, and equal to it in a row that
-        closes an epoch.
-        """
+        """Iterations of one epoch; None where the run counts no epochs."""
+        # mmengine does not write it. It is at least step / epoch in every row, and
+        # equal to it in a row that closes an epoch.
         ratios = [row['step'] / row['epoch'] for row in self.train if row.get('epoch')]
         return max(ratios, default=None)
 
     def series(self, rows: str, key: str) -> tuple[list[float], list[float]]:
-        """Values of one key against the epoch (or the iteration).
-
-        Args:
-            rows: ``'train'`` or ``'val'``.
-            key: A name in the log, such as ``'loss'`` or ``'accuracy/top1'``.
-
-        Returns:
-            Positions and values, both empty where no row has the key.
-        """
+        """Epochs (or iterations) and values of a key in ``'train'`` or ``'val'``."""
         scale = self.iters_per_epoch if rows == 'train' else None
         points = [
             (row['step'] / (scale or 1), row[key])
@@ -71,10 +60,6 @@ def read_training_log(path: str | Path) -> TrainingLog:
 
     Args:
         path: A work dir, one of its timestamped folders, or a log file.
-
-    Returns:
-        The rows. Lines that are not JSON objects are left out and named in
-        ``broken``.
 
     Raises:
         FileNotFoundError: If there is no such path or no log in it.
@@ -98,17 +83,10 @@ def read_training_log(path: str | Path) -> TrainingLog:
 
 
 def pretrained_epochs(log: TrainingLog) -> int | None:
-    """How long the checkpoint that a run started from was pre-trained.
-
-    Args:
-        log: The log of a work folder, one of its starts, or a file below it.
-
-    Returns:
-        Epochs, or None if the run has no record or started from no checkpoint
-        that says where it is from.
+    """Epochs of the checkpoint that a run started from; None if it is not known.
 
     Raises:
-        ValueError: If the record is damaged.
+        ValueError: If the run's record is damaged.
     """
     for folder in [log.path, *log.path.resolve().parents[:3]]:
         record = read_record(folder)

@@ -230,16 +230,12 @@ def _ground(rng, name: str, size: int) -> np.ndarray:
 
 
 def compose(rng, shape: str) -> dict:
-    """Decide what a scene shows; all lengths in units of the image's side.
-
-    Args:
-        rng: Source of every choice.
-        shape: The large shape, one of ``SHAPES``.
+    """Decide what a scene with this large shape shows.
 
     Returns:
         ``ground`` and ``objects``, the large one first; each object has a
         shape, colour, texture, centre (x right, y down), radius and rotation
-        in degrees.
+        in degrees. Lengths are in units of the image's side.
     """
     ground = str(rng.choice(tuple(GROUNDS)))
     radius = rng.uniform(0.28, 0.36)

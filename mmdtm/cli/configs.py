@@ -31,15 +31,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def copy_config(name: str, target: str | Path) -> None:
-    """Copy a config of mmdtm to where its relative bases would not be found.
-
-    Args:
-        name: As :func:`~mmdtm.hub.find_config` takes it.
-        target: The file to write.
-
-    Raises:
-        FileExistsError: If ``target`` exists.
-    """
+    """Copy a config of mmdtm to where its relative bases would not be found."""
     source, configs = find_config(name).resolve(), shipped('configs').resolve()
     text = source.read_text(encoding='utf-8')
     lines = text.split('\n')

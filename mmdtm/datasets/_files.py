@@ -8,12 +8,7 @@ from mmengine.logging import MMLogger
 
 
 def require(path: str | Path, what: str, source: str) -> Path:
-    """Return ``path`` if it is a file, else say what to put there.
-
-    Args:
-        path: The file a data set is about to read.
-        what: The data set's name, for the message.
-        source: Where the official files come from.
+    """Return ``path`` if it is a file, else say where the data set's come from.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -48,15 +43,11 @@ def read_pairs(path: Path) -> dict[str, str]:
 
 
 def regular_files(folder: str, wanted: Callable[[str], bool]) -> list[str]:
-    """Paths of the wanted regular files in a tree, sorted.
+    """Paths of the regular files with a wanted name in a tree, sorted.
 
     Links are followed, hidden files ignored. What cannot be followed, a link to a
     folder that it lies in, and pipes and devices with a wanted name are left out,
     counted and named in the log.
-
-    Args:
-        folder: Where the tree begins.
-        wanted: Whether a path is wanted, by its name.
     """
     found, left_out = [], []
 

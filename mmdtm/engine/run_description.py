@@ -37,15 +37,7 @@ LIBRARIES = 'torch torchvision numpy mmengine mmcv mmpretrain mmseg open_clip ti
 def new_record(
     cfg: Config, model: nn.Module, seed: int | None, processes: int, device: str
 ) -> dict:
-    """Describe a run that begins.
-
-    Args:
-        cfg: The whole config.
-        model: What is trained or tested.
-        seed: Of all random numbers.
-        processes: That work together.
-        device: Type of device, ``'cuda'`` or ``'cpu'``.
-    """
+    """Describe a run of a model on so many devices (``'cuda'`` or ``'cpu'``)."""
     file = cfg.filename or ''
     start = dict(
         time=datetime.now(timezone.utc).isoformat(timespec='seconds'),

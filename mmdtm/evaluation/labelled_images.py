@@ -117,11 +117,6 @@ def label_images(
 ) -> tuple[list[tuple[Path, int]], list[str]]:
     """Give every image the class that its folder's name, or ``label``, means.
 
-    Args:
-        images: Files.
-        classes: The classes to choose from.
-        label: One class for all images; None takes each parent folder's name.
-
     Returns:
         (image, class index) pairs, and one message for every folder whose name
         is not a class, its images being left out.
@@ -193,8 +188,7 @@ class LabelledImages(Dataset):
     ) -> tuple[Tensor | None, Tensor, list[str]]:
         """A batch of what could be read, and the messages about the rest.
 
-        Returns:
-            Images (B, 3, H, W), None if B = 0; labels int64 (B,); messages.
+        Images (B, 3, H, W), None if B = 0; labels int64 (B,); messages.
         """
         messages = [sample for sample in samples if isinstance(sample, str)]
         good = [sample for sample in samples if not isinstance(sample, str)]

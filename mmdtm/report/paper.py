@@ -90,14 +90,10 @@ def paper_tables() -> dict[str, Table]:
 
 
 def find_cells(chain: Chain, metrics, changes: dict | None = None) -> list[Cell]:
-    """Cells that a run may be compared with.
+    """Cells that a run of a chain of configs with these metrics is compared with.
 
-    Args:
-        chain: The run's configs, the pre-training's first.
-        metrics: Names of the values it has.
-        changes: Settings in which the run, or an ancestor, differs from its
-            config; such a run is not a row of the paper, but for what a grid
-            search varies.
+    One that differs from its config (``changes``) is not a row of the paper, but for
+    what a grid search varies.
     """
     changed = set(changes or {})
     return [

@@ -31,10 +31,7 @@ NOT_METRICS = {'step', 'iter', 'epoch', 'time', 'data_time', 'memory', 'lr', 'ba
 
 
 def find_runs(roots: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
-    """Read every run below the given folders.
-
-    Args:
-        roots: Work folders, or folders of work folders.
+    """Read every run below work folders, or folders of work folders.
 
     Returns:
         The runs in the order of their paths, and a message for each thing that

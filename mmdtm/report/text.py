@@ -56,13 +56,7 @@ def time_text(seconds: float | None) -> str:
 def markdown_table(
     header: Iterable[str], rows: Iterable[Iterable[str]], escape: bool = True
 ) -> list[str]:
-    """Lines of a Markdown table.
-
-    Args:
-        header: Names of the columns.
-        rows: Their cells.
-        escape: Show the cells as they are; else they may hold Markdown.
-    """
+    """Lines of a Markdown table; without ``escape`` its cells may hold Markdown."""
     header = list(header)
     lines = [header, ['---'] * len(header), *rows]
     show = markdown_text if escape else str
