@@ -6,13 +6,16 @@ import mmdtm.prepare  # noqa: F401
 
 from . import transforms
 from .bad_images import SkipBadImages
-from .cifar import OfficialCIFAR10, OfficialCIFAR100
 from .collate import masked_collate
-from .cub import OfficialCUB
 from .image_folder import ImageFolder
-from .inaturalist import INaturalist
-from .nabirds import NABirds
-from .stanford_dogs import StanfordDogs
+from .official import (
+    INaturalist,
+    NABirds,
+    OfficialCIFAR10,
+    OfficialCIFAR100,
+    OfficialCUB,
+    StanfordDogs,
+)
 from .unlabeled import UnlabeledImages
 
 if find_spec('mmseg') is not None:  # classification needs no mmsegmentation

@@ -1,45 +1,9 @@
-"""What the data sets read from official files have in common."""
+"""Files of a data set, found once for all."""
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from mmengine.logging import MMLogger
-
-
-def require(path: str | Path, what: str, source: str) -> Path:
-    """Return ``path`` if it is a file, else say where the data set's come from.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'{what}: {path} is missing. Unpack the official files ({source}) so that '
-            f'it is there, or set data_root in the config to where they are.'
-        )
-    return path
-
-
-def read_pairs(path: Path) -> dict[str, str]:
-    """Read lines of ``KEY VALUE``, the value keeping its inner spaces.
-
-    Raises:
-        ValueError: If a line has no value or a key comes twice.
-    """
-    pairs = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
-        if not line.strip():
-            continue
-        key, _, value = line.strip().partition(' ')
-        if not value.strip() or key in pairs:
-            reason = 'comes twice' if key in pairs else 'has no value'
-            raise ValueError(
-                f'{path}:{number}: {key!r} {reason}. Unpack the file again.'
-            )
-        pairs[key] = value.strip()
-    return pairs
 
 
 def regular_files(folder: str, wanted: Callable[[str], bool]) -> list[str]:

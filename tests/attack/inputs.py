@@ -20,7 +20,7 @@ from mmengine.config import Config
 from PIL import Image
 from runs import RECIPES, Start, losses
 
-from mmdtm.datasets.cifar import OfficialCIFAR10
+from mmdtm.datasets import OfficialCIFAR10
 from mmdtm.process_pool import Job, ProcessPool
 
 MEGABYTES = 1500  # a run of these takes a third of it
