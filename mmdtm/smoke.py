@@ -176,15 +176,15 @@ def _made_dataset(dataset: ConfigDict, model: ConfigDict, folder: Path) -> Confi
     return made
 
 
-def _once(draw: Callable[[Path], None]) -> Callable[[Path], Path]:
+def _once(draw: Callable[..., None]) -> Callable[..., Path]:
     """Let a folder be drawn unless it is there: whole, whoever else draws it."""
 
     @functools.wraps(draw)
-    def drawn(root: Path) -> Path:
+    def drawn(root: Path, **numbers: int) -> Path:
         try:
             if not root.is_dir():
                 with atomic_write(root) as folder:
-                    draw(folder)
+                    draw(folder, **numbers)
         except OSError:
             if not root.is_dir():  # else another process was faster
                 raise
@@ -194,28 +194,28 @@ def _once(draw: Callable[[Path], None]) -> Callable[[Path], Path]:
 
 
 @_once
-def draw_classes(root: Path) -> None:
+def draw_classes(root: Path, images: int = STEPS) -> None:
     """Draw two classes of noise in ImageNet's layout, train/CLASS/NUMBER.png."""
     noise = np.random.default_rng(0)
     for label in range(2):
         place = root / 'train' / f'{label:04}'
         place.mkdir(parents=True)
-        for number in range(STEPS):
+        for number in range(images):
             pixels = noise.integers(0, 256, (SIDE + 8, SIDE + 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / f'{number}.png')
 
 
 @_once
-def draw_segmentation(root: Path) -> None:
+def draw_segmentation(root: Path, images: int = STEPS * BATCH) -> None:
     """Draw noise and masks in ADE20K's layout."""
     noise, shape = np.random.default_rng(0), (SIDE + 8, SIDE + 16)
     for split in ('training', 'validation'):
-        images, masks = root / 'images' / split, root / 'annotations' / split
-        images.mkdir(parents=True)
+        scenes, masks = root / 'images' / split, root / 'annotations' / split
+        scenes.mkdir(parents=True)
         masks.mkdir(parents=True)
-        for number in range(STEPS * BATCH):
+        for number in range(images):
             pixels = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(images / f'{number}.jpg')
+            Image.fromarray(pixels).save(scenes / f'{number}.jpg')
             # Blocks of "other" and of the first four classes.
             blocks = noise.integers(0, 5, (shape[0] // 8, shape[1] // 8))
             pixels = blocks.repeat(8, 0).repeat(8, 1).astype(np.uint8)
