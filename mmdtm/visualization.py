@@ -22,6 +22,16 @@ from mmdtm.morphing import TokenAssignment
 # Okabe and Ito's colours, which stay apart for colour-blind readers; without
 # black and yellow, which are grid and paper here.
 LINE_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+# A style sheet for matplotlib's curves.
+PLOT_STYLE = {
+    'axes.axisbelow': True,
+    'axes.grid': True,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'figure.constrained_layout.use': True,
+    'grid.color': '0.9',
+    'legend.frameon': False,
+}
 
 # Figure 2's colours as v1 words them: one green for right patches; wrong ones from a
 # light to a dark red.

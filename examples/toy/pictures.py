@@ -31,7 +31,8 @@ STYLES = dict(zip(STARTS, ('-', '--', ':'), strict=True))  # apart without colou
 
 def draw_curves(run: Path, out: Path) -> None:
     """Losses of pre-training and of segmentation."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout='constrained')
+    plt.style.use(vis.PLOT_STYLE)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8))
     for panel, task, key, unit, title in (
         (panels[0], 'pretrain', 'loss', 'epoch', 'Pre-training'),
         (panels[1], 'segment', 'decode.loss_ce', 'iteration', 'Segmentation, training'),
@@ -41,13 +42,10 @@ def draw_curves(run: Path, out: Path) -> None:
                 continue
             log = read_training_log(run / f'{start}_{task}')
             x, y = log.series('train', key)
-            panel.plot(
-                x, y, STYLES[start], color=COLOURS[start], label=name, linewidth=1.8
-            )
+            look = dict(color=COLOURS[start], label=name, linewidth=1.8)
+            panel.plot(x, y, STYLES[start], **look)
         panel.set(xlabel=unit, ylabel='loss', title=title)
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
-        panel.legend(frameon=False)
+        panel.legend()
     with atomic_write(out / 'loss_curves.png') as part:
         figure.savefig(part, dpi=110, format='png')
     plt.close(figure)

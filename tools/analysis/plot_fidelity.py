@@ -39,6 +39,7 @@ from mmdtm.report.text import markdown_table  # noqa: E402
 from mmdtm.visualization import LINE_COLORS  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+SIZE = (10, 3.6)
 SCHEDULES = {'Eq. (1)': False, 'reach_num_morphed=True': True}
 MASKS = {
     'the configs': 'dtm_vit-b_300e.py',
@@ -79,7 +80,7 @@ def outcomes(
 
 def draw_schedules(args: argparse.Namespace) -> plt.Figure:
     """N_m that come out, and the fewest tokens by k."""
-    figure, (often, fewest) = plt.subplots(1, 2, figsize=(10, 3.6), layout='tight')
+    figure, (often, fewest) = plt.subplots(1, 2, figsize=SIZE)
     for color, (name, reach) in zip(LINE_COLORS, SCHEDULES.items(), strict=False):
         draws = outcomes(args.tokens, tuple(args.num_iters), reach)
         shares: Counter = Counter()
@@ -99,7 +100,7 @@ def draw_schedules(args: argparse.Namespace) -> plt.Figure:
         ks = sorted(least)
         fewest.plot(ks, [least[k] for k in ks], 'o-', color=color, label=name)
     often.set(xlabel='$N_m$ that comes out', ylabel='share of the draws (%)', ylim=0)
-    fewest.legend(frameon=False, loc='upper right')  # no curve there for any k
+    fewest.legend(loc='upper right')  # no curve there for any k
     fewest.set(xlabel='iterations $k$', ylabel='fewest tokens left')
     fewest.set_yscale('log', base=2)
     fewest.yaxis.set_major_formatter('{x:.0f}')
@@ -114,12 +115,8 @@ def mask_border(mask: np.ndarray) -> int:
 def draw_masks(args: argparse.Namespace) -> plt.Figure:
     """Borders of many masks, and the first masks of each config."""
     layout = [['borders', *(f'{name} {i}' for i in range(4))] for name in MASKS]
-    figure, axes = plt.subplot_mosaic(
-        layout,
-        figsize=(10, 3.6),
-        width_ratios=[5, 1.5, 1.5, 1.5, 1.5],
-        layout='constrained',
-    )
+    widths = [5, 1.5, 1.5, 1.5, 1.5]
+    figure, axes = plt.subplot_mosaic(layout, figsize=SIZE, width_ratios=widths)
     for color, (name, path) in zip(LINE_COLORS, MASKS.items(), strict=False):
         (step,) = [
             step
@@ -136,10 +133,9 @@ def draw_masks(args: argparse.Namespace) -> plt.Figure:
         )
         label = f'{name} ({generator.num_masked} masked)'
         counts = np.bincount(borders) / len(borders) * 100
-        axes['borders'].step(
-            np.arange(len(counts)), counts, where='mid', color=color, label=label
-        )
-        axes['borders'].axvline(np.mean(borders), color=color, linestyle='--')
+        panel = axes['borders']
+        panel.step(range(len(counts)), counts, where='mid', color=color, label=label)
+        panel.axvline(np.mean(borders), color=color, linestyle='--')
         for i, mask in enumerate(masks[:4]):
             axis = axes[f'{name} {i}']
             axis.pcolormesh(mask, cmap='Greys', edgecolors='0.8', linewidth=0.3)
@@ -147,12 +143,11 @@ def draw_masks(args: argparse.Namespace) -> plt.Figure:
             axis.invert_yaxis()
             if i == 0:
                 axis.set_ylabel(name, color=color)
-    axes['borders'].set(
-        xlabel='border of a mask (dashed: mean)', ylabel='share of the draws (%)'
-    )
+    label = 'border of a mask (dashed: mean)'
+    axes['borders'].set(xlabel=label, ylabel='share of the draws (%)')
     axes['borders'].margins(y=0.3)
     axes['borders'].set_ylim(bottom=0)
-    axes['borders'].legend(frameon=False, loc='upper left')
+    axes['borders'].legend(loc='upper left')
     return figure
 
 
@@ -161,12 +156,8 @@ def build_students(
 ) -> dict[str, torch.nn.Module]:
     """The student, and two other BEiT v2's with random weights."""
     MMLogger.get_instance('plot_fidelity', log_level='WARNING')  # no word a weight
-    arch = dict(
-        embed_dims=width,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        feedforward_channels=4 * width,
-    )
+    arch = dict(embed_dims=width, num_layers=num_layers, num_heads=num_heads)
+    arch['feedforward_channels'] = 4 * width
     students = {}
     for name, path in {
         'DTMPretrainViT': 'dtm_vit-b_300e.py',
@@ -174,9 +165,8 @@ def build_students(
     }.items():
         torch.manual_seed(0)
         config = Config.fromfile(CONFIGS / path).model.backbone
-        students[name] = MODELS.build(
-            dict(config, arch=arch, out_indices=[num_layers - 1])
-        )
+        config.update(arch=arch, out_indices=[num_layers - 1])
+        students[name] = MODELS.build(config)
         students[name].init_weights()
     torch.manual_seed(0)
     students["timm's Beit"] = Beit(
@@ -222,7 +212,7 @@ def draw_start(args: argparse.Namespace) -> plt.Figure:
             )
         rows.append([part, *spans])
     print(*markdown_table(['standard deviation of', *students], rows), sep='\n')
-    figure, (shapes, depths) = plt.subplots(1, 2, figsize=(10, 3.6), layout='tight')
+    figure, (shapes, depths) = plt.subplots(1, 2, figsize=SIZE)
     bins = np.linspace(-0.065, 0.065, 131)
     for color, (name, weights) in zip(LINE_COLORS, students.items(), strict=False):
         values = torch.cat([w.flatten() for w in weights['query, key, value']]).numpy()
@@ -231,7 +221,7 @@ def draw_start(args: argparse.Namespace) -> plt.Figure:
         deviations = [w.std().item() for w in weights["attention's output, by layer"]]
         depths.plot(range(1, 1 + len(deviations)), deviations, 'o-', color=color)
     shapes.set(xlabel='weights of query, key and value', ylabel='density', ylim=(0, 62))
-    shapes.legend(frameon=False, loc='upper left', fontsize='small')
+    shapes.legend(loc='upper left', fontsize='small')
     depths.set(xlabel='layer', ylabel="deviation of attention's output", ylim=0)
     return figure
 
@@ -241,6 +231,8 @@ PICTURES = dict(schedules=draw_schedules, masks=draw_masks, start=draw_start)
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    # Here the frames stay, and without lines within.
+    plt.style.use({'figure.constrained_layout.use': True, 'legend.frameon': False})
     figure = PICTURES[args.picture](args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=110)

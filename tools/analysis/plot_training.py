@@ -30,7 +30,7 @@ from mmdtm.training_log import (  # noqa: E402
     pretrained_epochs,
     read_training_log,
 )
-from mmdtm.visualization import LINE_COLORS  # noqa: E402
+from mmdtm.visualization import LINE_COLORS, PLOT_STYLE  # noqa: E402
 
 LINE_STYLES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX'
@@ -161,14 +161,11 @@ def draw(
         )
     if x != 'epoch' and len(lengths) > 1:
         labels['length'] = ('pre-training epochs', f'{accuracy}, last validation')
-    figure, axes = plt.subplot_mosaic(
-        [list(labels)], figsize=(4.6 * len(labels), 3.9), layout='constrained'
-    )
+    plt.style.use(PLOT_STYLE)
+    figure, axes = plt.subplot_mosaic([[*labels]], figsize=(4.6 * len(labels), 3.9))
     for panel, axis in axes.items():
-        axis.set(xlabel=labels[panel][0], ylabel=labels[panel][1], axisbelow=True)
+        axis.set(xlabel=labels[panel][0], ylabel=labels[panel][1])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-        axis.grid(color='0.9')
-        axis.spines[['top', 'right']].set_visible(False)
 
     names = dict.fromkeys(name for name, _, _ in runs)
     colors = dict(zip(names, cycle(LINE_COLORS), strict=False))
@@ -193,12 +190,8 @@ def draw(
     # The accuracy's lines have markers too, so that they serve for all panels.
     panel = next(panel for panel in ('accuracy', 'loss', 'length') if panel in axes)
     lines = axes[panel].get_lines()
-    figure.legend(
-        handles=lines,
-        loc='outside lower center',
-        frameon=False,
-        ncols=min(len(lines), 2 * len(axes)),
-    )
+    number = min(len(lines), 2 * len(axes))
+    figure.legend(handles=lines, loc='outside lower center', ncols=number)
     return figure
 
 
