@@ -20,7 +20,6 @@ is there: drawing happens beside it and is moved into place at the end.
     python examples/toy/draw_scenes.py --out data/toy
 """
 
-import argparse
 import io
 import json
 import os
@@ -34,6 +33,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import atomic_write
 
 # What CLIP is asked of a scene's class.
@@ -304,12 +304,7 @@ def describe(scene: dict) -> list[str]:
 
 
 def render(rng, scene: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a scene.
-
-    Args:
-        rng: Source of textures and lighting.
-        scene: What to draw, from :func:`compose`.
-        size: Side of the image in pixels.
+    """Draw a scene of :func:`compose`.
 
     Returns:
         The image, uint8 (size, size, 3), and the label map, uint8 (size, size).
@@ -413,19 +408,13 @@ def draw_world(
     workers: int | None = None,
     force: bool = False,
 ) -> bool:
-    """Draw all files of the toy dataset into ``out``.
+    """Draw all files of the toy dataset into ``out``, unless they are there.
 
-    Args:
-        out: Folder to make; its parent is made too.
-        num_train: Number of training scenes.
-        num_val: Number of validation scenes.
-        size: Side of the images in pixels.
-        seed: The same seed gives the same bytes.
-        workers: Processes to draw with; default one per core, 8 at most.
-        force: Draw even if the folder is there already.
+    The same seed gives the same bytes. Without ``workers`` there is a process for
+    each core, 8 at most.
 
     Returns:
-        Whether anything was drawn: False if ``out`` holds the same dataset.
+        Whether anything was drawn.
 
     Raises:
         ValueError: If a number is out of range.
@@ -464,12 +453,8 @@ def draw_world(
             note='Label i > 0 is classes[i - 1]; label 0 (edges) is ignored, as '
             'with reduce_zero_label=True.',
         )
-        meta = dict(
-            settings=settings,
-            classes=SHAPES,
-            templates=[TEMPLATE],
-            segmentation=segmentation,
-        )
+        meta = dict(settings=settings, classes=SHAPES, templates=[TEMPLATE])
+        meta['segmentation'] = segmentation
         (part / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
         if out.exists():
             shutil.rmtree(out)
@@ -477,17 +462,15 @@ def draw_world(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split('\n')[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('--out', type=Path, default=Path('data/toy'), help='folder')
-    parser.add_argument('--num-train', type=int, default=4000, help='training scenes')
-    parser.add_argument('--num-val', type=int, default=1000, help='validation scenes')
-    parser.add_argument('--size', type=int, default=96, help='side in pixels')
-    parser.add_argument('--seed', type=int, default=0, help='same seed, same bytes')
-    parser.add_argument('--workers', type=int, help='processes (default: all cores)')
-    parser.add_argument('--force', action='store_true', help='draw again')
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('--out', type=Path, default=Path('data/toy'), help='folder')
+    add('--num-train', type=int, default=4000, help='training scenes')
+    add('--num-val', type=int, default=1000, help='validation scenes')
+    add('--size', type=int, default=96, help='side in pixels')
+    add('--seed', type=int, default=0, help='same seed, same bytes')
+    add('--workers', type=int, help='processes (default: all cores)')
+    add('--force', action='store_true', help='draw again')
     args = parser.parse_args()
     start = time.time()
     try:

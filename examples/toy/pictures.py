@@ -3,7 +3,6 @@
 python examples/toy/pictures.py work_dirs/quickstart/seed0 --data data/toy
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from mmdtm import visualization as vis
+from mmdtm.cli.scripts import script_parser
 from mmdtm.datasets.transforms import BlockMaskGenerator
 from mmdtm.io import atomic_write
 from mmdtm.models.target_generators import OpenCLIPGenerator
@@ -144,13 +144,12 @@ def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = script_parser(__doc__)
     parser.add_argument('run', type=Path, help='folder of one seed')
     parser.add_argument('--data', type=Path, required=True, help='the scenes')
     parser.add_argument('--out', type=Path, help='folder for the pictures')
     args = parser.parse_args()
     out = args.out or args.run
-    out.mkdir(parents=True, exist_ok=True)
     draw_curves(args.run, out)
     draw_morphing(args.run, args.data, out)
     draw_segmentation(args.run, args.data, out)

@@ -13,7 +13,6 @@ The first two are ``OpenCLIPGenerator``'s ``model_config`` and ``pretrained``.
     python examples/toy/train_clip.py --data data/toy --out work_dirs/toy_clip
 """
 
-import argparse
 import json
 import math
 import time
@@ -28,6 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import atomic_write, write_text
 
 MODEL = dict(
@@ -116,18 +116,10 @@ def train(
     seed: int = 0,
     model_config: dict = MODEL,
 ):
-    """Train a CLIP from scratch.
+    """Train a CLIP on the toy dataset, from scratch: model, tokenizer and losses.
 
-    Args:
-        root: The toy dataset.
-        steps: Number of updates.
-        batch_size: Pairs that are told apart in each step.
-        lr: Highest learning rate (AdamW; linear warm-up, then cosine to 0).
-        seed: Of the weights and of all draws.
-        model_config: open_clip's model configuration.
-
-    Returns:
-        The model (eval mode), its tokenizer and the list of losses.
+    AdamW; the rate rises in a linear warm-up to ``lr``, and falls in a cosine to 0.
+    ``batch_size`` pairs are told apart in each step.
     """
     torch.manual_seed(seed)
     images, lines = load_split(root, 'train', model_config['vision_cfg']['image_size'])
@@ -196,33 +188,28 @@ def save(model, model_config: dict, out: Path, figures: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split('\n')[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument('--data', type=Path, default=Path('data/toy'))
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/toy_clip'))
-    parser.add_argument('--steps', type=int, default=STEPS)
-    parser.add_argument('--batch-size', type=int, default=BATCH_SIZE)
-    parser.add_argument('--lr', type=float, default=LR)
-    parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args()
-    start = time.time()
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('--data', type=Path, default=Path('data/toy'), help='the toy dataset')
+    add('--out', type=Path, default=Path('work_dirs/toy_clip'), help='folder')
+    add('--steps', type=int, default=STEPS, help='updates')
+    add('--batch-size', type=int, default=BATCH_SIZE, help='pairs a step')
+    add('--lr', type=float, default=LR, help='highest learning rate')
+    add('--seed', type=int, default=0, help='of weights and draws')
+    args, start = parser.parse_args(), time.time()
+    options = args.steps, args.batch_size, args.lr, args.seed
     try:
-        model, tokenizer, losses = train(
-            args.data, args.steps, args.batch_size, args.lr, seed=args.seed
-        )
+        model, tokenizer, losses = train(args.data, *options)
     except FileNotFoundError as error:
         parser.error(str(error))
     meta = json.loads((args.data / 'meta.json').read_text())
     images, lines = load_split(args.data, 'val', MODEL['vision_cfg']['image_size'])
-    accuracy = zero_shot(
-        model, tokenizer, images, lines, meta['classes'], meta['templates']
-    )
+    names, templates = meta['classes'], meta['templates']
+    accuracy = zero_shot(model, tokenizer, images, lines, names, templates)
     seconds = time.time() - start
     figures = dict(
         zero_shot_top1=accuracy,
-        chance=100 / len(meta['classes']),
+        chance=100 / len(names),
         seconds=seconds,
         settings={key: str(value) for key, value in vars(args).items()},
         losses=losses,

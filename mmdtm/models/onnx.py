@@ -18,8 +18,6 @@ from mmdtm.io.converters import (
 
 from .backbones import DTMViT
 
-OUTPUTS = ('tokens', 'features', 'logits')
-
 
 class Exportable(nn.Module):
     """A backbone, and the classifier on it if there is one, as weights tell them.
@@ -30,9 +28,9 @@ class Exportable(nn.Module):
             it is not that of the training, the default.
 
     Attributes:
-        output: What it gives, one of ``OUTPUTS``: of a pre-trained backbone the tokens
-            (B, 1 + N, C), the class token first; of a fine-tuned one the logits
-            (B, K), or without a classifier the pooled features (B, C).
+        output: What it gives: of a pre-trained backbone the ``'tokens'``
+            (B, 1 + N, C), the class token first; of a fine-tuned one the ``'logits'``
+            (B, K), or without a classifier the pooled ``'features'`` (B, C).
         img_size: Side of the images in pixels.
 
     Raises:
@@ -64,16 +62,12 @@ class Exportable(nn.Module):
                 'exported. Export one with qkv_bias="qv_bias", as all configs have it.'
             )
         self.backbone.load_state_dict(weights)
-        head = state.get('head.fc.weight') if pooled else None
+        self.output = 'features' if pooled else 'tokens'
         self.head: nn.Module = nn.Identity()
-        if head is not None:
+        if pooled and 'head.fc.weight' in state:
+            self.output, head = 'logits', state['head.fc.weight']
             self.head = nn.Linear(head.shape[1], head.shape[0])
-            self.head.load_state_dict(
-                {'weight': head, 'bias': state['head.fc.bias']}, strict=True
-            )
-        self.output = 'tokens' if not pooled else 'features'
-        if head is not None:
-            self.output = 'logits'
+            self.head.load_state_dict({'weight': head, 'bias': state['head.fc.bias']})
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

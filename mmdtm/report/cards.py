@@ -20,23 +20,26 @@ class Card:
 
     Attributes:
         title: What the config is, in a line.
-        notes: Prose between the title and the fields; may be empty.
-        stage: One of ``STAGES``.
         rows: (table, row) of arXiv 2401.00254v1 that the config belongs to; the
             table is a number or a figure's name, as a string.
-        then: Configs that start from its checkpoint, as paths below the
-            repository; may hold wildcards.
-        command: What runs it, on one line.
-        fields: All fields by their names, each on one line.
+        fields: All fields by their names, each on one line. Among them are ``Stage``,
+            one of ``STAGES``, and ``Command``; ``Then`` names the configs that start
+            from its checkpoint, as paths below the repository with wildcards.
     """
 
     title: str
-    notes: str
-    stage: str
     rows: tuple[tuple[str, str], ...]
-    then: tuple[str, ...]
-    command: str
     fields: dict[str, str]
+
+    @property
+    def stage(self) -> str:
+        """What training it is."""
+        return self.fields['Stage']
+
+    @property
+    def command(self) -> str:
+        """What runs it."""
+        return self.fields['Command']
 
     @property
     def beyond(self) -> bool:
@@ -45,16 +48,13 @@ class Card:
 
 
 def read_card(path: str | Path) -> Card:
-    """Read a config's card, without executing the config.
-
-    Args:
-        path: The config's file.
+    """Read the card of a config's file, without executing it.
 
     Raises:
         ValueError: If the card lacks a field, or a field is not as it should be.
     """
     title, rest = config_docstring(path)
-    notes, *parts = re.split(r'^([A-Z][\w ]*):[ ]+', rest, flags=re.MULTILINE)
+    _, *parts = re.split(r'^([A-Z][\w ]*):[ ]+', rest, flags=re.MULTILINE)
     fields = {
         name: ' '.join(value.replace('\\\n', ' ').split())
         for name, value in zip(parts[::2], parts[1::2], strict=True)
@@ -78,12 +78,4 @@ def read_card(path: str | Path) -> Card:
                     f"joined by '; ', or '{BEYOND}'."
                 )
             rows.append((table, row))
-    return Card(
-        title=title,
-        notes=notes.strip(),
-        stage=fields['Stage'],
-        rows=tuple(rows),
-        then=tuple(fields['Then'].split(', ')) if 'Then' in fields else (),
-        command=fields['Command'],
-        fields=fields,
-    )
+    return Card(title, tuple(rows), fields)

@@ -25,14 +25,8 @@ from mmdtm.report.text import (
     value_text,
 )
 
-KINDS = (
-    'pre-training',
-    'linear probe',
-    'fine-tuning',
-    'segmentation',
-    'grid search',
-    'throughput',
-)
+KINDS = ['pre-training', 'linear probe', 'fine-tuning', 'segmentation']
+KINDS += ['grid search', 'throughput']
 FIRST = ['Run', 'Kind', 'Value', 'Paper', 'Difference', 'Time', 'Status']
 SUMMARY_HEADER = [*FIRST, 'Other values', 'Settings']
 MADE_HEADER = ['Run', 'Configs', 'Command', 'Started', 'Code', 'Libraries', 'Machine']
@@ -200,29 +194,21 @@ class Report:
             made_header=MADE_HEADER,
             made_cells=made_cells,
             pictures=[
-                (f'{run.name}: {caption}' if several else caption, file, _data(file))
+                (f'{run.name}: ' * several + caption, file, _data(file))
                 for run, file, caption in pictures
             ],
             curves=self._curves(),
         )
 
     def _curves(self) -> list[dict]:
-        return [
-            dict(
-                name=run.name,
-                kind=run.kind,
-                x=run.x_name,
-                curves={
-                    LABELS.get(key, key): points
-                    for key, points in run.curves.items()
-                    if points
-                },
-                paper=None
-                if paper_value(run) is None
-                else [LABELS.get(run.headline, run.headline), paper_value(run)],
-            )  # fmt: skip
-            for run in self.runs
-        ]
+        found = []
+        for run in self.runs:
+            curves = {LABELS.get(k, k): p for k, p in run.curves.items() if p}
+            paper = paper_value(run)
+            line = [LABELS.get(run.headline, run.headline), paper]
+            row = dict(name=run.name, kind=run.kind, x=run.x_name, curves=curves)
+            found.append(row | dict(paper=None if paper is None else line))
+        return found
 
 
 def build_report(work_dirs: Iterable[str | Path], out: str | Path) -> Report:
@@ -245,10 +231,9 @@ def build_report(work_dirs: Iterable[str | Path], out: str | Path) -> Report:
     if not runs:
         raise ValueError('\n'.join(['Nothing to report.', *problems]))
     report = Report(runs, problems)
-    out = Path(out)
-    report.markdown = out / 'report.md'
-    report.json = out / 'report.json'
-    report.html = out / 'report.html'
+    report.markdown, report.json, report.html = (
+        Path(out) / f'report.{kind}' for kind in ('md', 'json', 'html')
+    )
     write_text(report.markdown, report.to_markdown())
     write_text(report.json, report.to_json())
     write_text(report.html, report.to_html())

@@ -43,11 +43,7 @@ def read_results(path: Path, name: str, problems: list[str]) -> list[Run]:
     """Rows of a JSON file, of ``metrics`` or of a benchmark's ``rows``.
 
     A file that is readable JSON of another kind is not a result and not a problem.
-
-    Args:
-        path: The file.
-        name: For a row without one.
-        problems: Gets a message for each thing that was left out.
+    ``problems`` gets a message for each thing that was left out.
     """
     try:
         content = read_json(path)

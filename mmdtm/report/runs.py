@@ -177,9 +177,8 @@ def _add_curves(run: Run, log: TrainingLog) -> None:
             if _is_metric(key, value):
                 key = key.removeprefix('probe/')  # FeatureProbeHook's
                 run.metrics[key] = float(value)
-                run.curves.setdefault(key, []).append(
-                    (float(row['step']), float(value))
-                )
+                point = float(row['step']), float(value)
+                run.curves.setdefault(key, []).append(point)
     losses = [row for row in log.train if isinstance(row.get('loss'), (int, float))]
     if losses:
         run.metrics['loss'] = float(losses[-1]['loss'])
@@ -196,10 +195,7 @@ def _test_metrics(folder: Path) -> tuple[Path, dict[str, float]]:
             except ValueError as error:
                 raise ValueError(f'{path}: not readable as JSON ({error}).') from error
             items = content.items() if isinstance(content, dict) else ()
-            values = {
-                key: float(value) for key, value in items if _is_metric(key, value)
-            }
-            return path.parent, values
+            return path.parent, {k: float(v) for k, v in items if _is_metric(k, v)}
     return folder, {}
 
 
@@ -217,11 +213,10 @@ def _wall_time(folder: Path) -> float | None:
     for path in folder.glob('*/*.log'):
         if not (TIMESTAMP.match(path.parent.name) and path.is_file()):
             continue
-        times = LOGGED_TIME.findall(path.read_text(encoding='utf-8', errors='replace'))
-        if times:
-            first, last = (
-                datetime.strptime(times[i], '%Y/%m/%d %H:%M:%S') for i in (0, -1)
-            )
+        text = path.read_text(encoding='utf-8', errors='replace')
+        if times := LOGGED_TIME.findall(text):
+            ends = times[0], times[-1]
+            first, last = (datetime.strptime(t, '%Y/%m/%d %H:%M:%S') for t in ends)
             total += (last - first).total_seconds()
     return total or None
 

@@ -18,8 +18,9 @@ def test_a_card_names_its_config_and_what_follows(name):
     assert name in card.command.split(), 'the command names another config'
     for command in ('Test', 'Grid'):
         assert command not in card.fields or name in card.fields[command].split()
-    assert (card.stage == 'pre-training') == bool(card.then)
-    for pattern in card.then:
+    then = card.fields['Then'].split(', ') if 'Then' in card.fields else []
+    assert (card.stage == 'pre-training') == bool(then)
+    for pattern in then:
         followers = sorted(ROOT.glob(pattern))
         assert followers, f'{pattern} names no config'
         assert 'pre-training' not in {read_card(path).stage for path in followers}

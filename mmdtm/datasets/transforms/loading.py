@@ -27,19 +27,13 @@ class LoadWholeImage(LoadImageFromFile):
       more than the memory holds.
 
     Args:
-        imdecode_backend: Decoder of mmcv.
         max_pixels: Width times height of the largest image; None for any that the
             decoder takes.
-        **kwargs: Of ``LoadImageFromFile``.
+        **kwargs: Of ``LoadImageFromFile``; ``imdecode_backend`` is 'pillow' here.
     """
 
-    def __init__(
-        self,
-        imdecode_backend: str = 'pillow',
-        max_pixels: int | None = MAX_PIXELS,
-        **kwargs,
-    ) -> None:
-        super().__init__(imdecode_backend=imdecode_backend, **kwargs)
+    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs) -> None:
+        super().__init__(**{'imdecode_backend': 'pillow', **kwargs})
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
