@@ -22,7 +22,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
-from plan import FINETUNE, LANES, PYTHON, ROOT, TOOLS, TOY, Plan, threads
+from plan import FINETUNE, FULL, LANES, PYTHON, QUICK, ROOT, TOOLS, TOY, Plan, threads
 from rich.console import Console
 
 from mmdtm.io import write_text
@@ -51,9 +51,20 @@ METRICS = {'linear_top1': 'linear probe', 'knn_top1': 'k-NN'}
 
 
 def cells() -> list[tuple[str, float]]:
-    """Kinds and strengths; strength 0, the same for all kinds, comes once."""
+    """Kinds and strengths, the strongest first.
+
+    Strength 0, the same for all kinds, comes once and before all others.
+    """
     found = [(KINDS[0], 0.0)]
-    return found + [(kind, s) for kind in KINDS for s in STRENGTHS[kind]]
+    for place in (2, 1, 0):
+        found += [(kind, STRENGTHS[kind][place]) for kind in KINDS]
+    return found
+
+
+def rank(cell: tuple[str, float]) -> tuple[bool, int, float]:
+    """Where a kind and strength stand in the table: none first, then by kind."""
+    kind, strength = cell
+    return strength > 0, KINDS.index(kind), strength
 
 
 class NoisePlan(Plan):
@@ -228,7 +239,7 @@ def write_table(content: dict, out: Path) -> None:
         lines += [f'{title.capitalize()}, top-1 (%)', '']
         lines += ['| perturbation | ' + ' | '.join(heads) + ' |']
         lines += ['|---|' + '---:|' * len(heads)]
-        for kind, strength in cells():
+        for kind, strength in sorted(cells(), key=rank):
             cell = [
                 values_of(content['teachers'], kind, way).get(strength, [])
                 for way in TEACHER
@@ -311,6 +322,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--out', type=Path, help='for the results (the work folder)')
     add('--seed', type=int, default=0, help='the first seed (0)')
     add('--seeds', type=int, default=3, help='how many seeds (3)')
+    add('--lanes', type=int, default=LANES, help=f'runs at a time ({LANES})')
     add('--quick', action='store_true', help='every run cut short: values mean nothing')
     add('--draw', action='store_true', help='only draw docs/evidence/noise.json')
     add('--teacher', nargs=4, metavar=('CLIP', 'KIND', 'STRENGTH', 'OUT'),
@@ -319,7 +331,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.seeds < 1:
         parser.error(f'--seeds is {args.seeds}. Choose 1 or more.')
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
-    args.force = False
+    args.tour = QUICK if args.quick else FULL
     return args
 
 
@@ -340,10 +352,11 @@ def main() -> int:
 
     plans = [NoisePlan(args, args.seed + i) for i in range(args.seeds)]
     jobs = [data_stage(args)]
-    for plan in plans:
-        jobs += plan.noise_stages()
+    # All seeds of a perturbation before the next one.
+    for stages in zip(*(plan.noise_stages() for plan in plans), strict=True):
+        jobs += stages
     out = args.out or args.work_dir
-    with ProcessPool(jobs, args.work_dir, [threads(LANES)] * LANES, ROOT) as pool:
+    with ProcessPool(jobs, args.work_dir, [threads(LANES)] * args.lanes, ROOT) as pool:
         failed = 0
         for job, problem in pool.run(console):
             if problem:
