@@ -19,10 +19,23 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from plan import FINETUNE, FULL, LANES, PYTHON, QUICK, ROOT, TOOLS, TOY, Plan, threads
+from plan import (
+    ENVIRONMENT,
+    FINETUNE,
+    FULL,
+    LANES,
+    PYTHON,
+    QUICK,
+    ROOT,
+    TOOLS,
+    TOY,
+    Plan,
+    threads,
+)
 from rich.console import Console
 
 from mmdtm.io import write_text
@@ -72,7 +85,8 @@ class NoisePlan(Plan):
 
     def noise_stages(self) -> list[Job]:
         """The CLIP, and for each perturbation the teacher and the four arms."""
-        stages = [self.clip_stage()]
+        # On one core, as all of them: a second one costs more than it brings.
+        stages = [replace(self.clip_stage(), alone=False, environment=ENVIRONMENT)]
         for kind, strength in cells():
             name = f'{kind}-{strength:g}'
             stages.append(self.teacher_stage(name, kind, strength))
