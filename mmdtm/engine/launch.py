@@ -71,6 +71,7 @@ def build_runner(cfg: Config) -> Runner:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     fit_to_device(cfg)
     _start_from_one_place(cfg)
+    _compile_the_parts(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     _name_the_file(runner)
     _outlive_full_disks(runner)
@@ -96,6 +97,28 @@ def _check_schedule(cfg: Config) -> None:
                 f'in less: --cfg-options param_scheduler.{number - 1}.end=N '
                 f'param_scheduler.{number}.begin=N.'
             )
+
+
+def _compile_the_parts(cfg: Config) -> None:
+    """Turn mmengine's key ``compile`` into the option of DTM, in place.
+
+    mmengine compiles the whole training step, optimizer and all, which fails in the
+    first one and would compile anew for every schedule of the morphing.
+
+    Raises:
+        ValueError: If the model has no such option.
+    """
+    options = cfg.get('compile')
+    if not options:
+        return
+    kind = str(cfg.model.get('type')).split('.')[-1]
+    if kind not in ('DTM', 'DTMDistillation'):
+        raise ValueError(
+            f'compile is for pre-training with DTM or DTMDistillation, and the model '
+            f'is {kind}. Remove compile from the config.'
+        )
+    cfg.pop('compile')
+    cfg.model.compile = options
 
 
 def _start_from_one_place(cfg: Config) -> None:

@@ -13,6 +13,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import build_norm_layer, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .loading import fit_state_dict
 from .position_bias import position_index, resize_table, table_length
@@ -103,6 +104,7 @@ class TransformerLayer(BaseModule):
         drop_path_rate: Probability, per sample and branch, that the branch is
             dropped in training.
         norm_cfg: mmcv's config of the normalisation layers.
+        with_cp: Keep nothing but the input for the backward pass.
     """
 
     def __init__(
@@ -115,8 +117,10 @@ class TransformerLayer(BaseModule):
         layer_scale_init_value: float,
         drop_path_rate: float,
         norm_cfg: dict,
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
+        self.with_cp = with_cp
         self.ln1 = build_norm_layer(norm_cfg, embed_dims)
         self.attn = Attention(embed_dims, num_heads, qkv_bias, grid)
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)
@@ -136,6 +140,11 @@ class TransformerLayer(BaseModule):
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Map (B, 1 + N, C) to the same shape; ``bias`` as in Attention."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, bias, use_reentrant=False)
+        return self._forward(x, bias)
+
+    def _forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         branch = self.attn(self.ln1(x), bias)
         if self.gamma_1 is not None:
             branch = self.gamma_1 * branch
@@ -178,6 +187,7 @@ class DTMViT(BaseBackbone):
 
     Args:
         arch: 'small' ('s': ViT-S/16, 384 wide), 'base' ('b'), 'large' ('l'),
+            'huge' ('h'), 'giant' ('g': ViT-g, 1408 wide),
             or a dict with ``embed_dims``, ``num_layers``, ``num_heads`` and
             ``feedforward_channels``.
         img_size: Height and width in pixels that the position tables are for.
@@ -207,6 +217,8 @@ class DTMViT(BaseBackbone):
         pretrain_img_size: Image size of the checkpoint to load. Needed only
             where its grid is not square and not this model's: the length of a
             table alone does not tell it.
+        with_cp: Keep nothing of a layer but its input for the backward pass, which
+            then computes the layer again: less memory, a third more computation.
         allow_missing: Let a checkpoint lack parameters of the backbone; they
             keep their start values, and the log names them.
         init_cfg: mmengine's initialisation config.
@@ -231,6 +243,18 @@ class DTMViT(BaseBackbone):
             ['l', 'large'],
             dict(
                 embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096
+            ),
+        ),
+        **dict.fromkeys(
+            ['h', 'huge'],
+            dict(
+                embed_dims=1280, num_layers=32, num_heads=16, feedforward_channels=5120
+            ),
+        ),
+        **dict.fromkeys(
+            ['g', 'giant'],
+            dict(
+                embed_dims=1408, num_layers=40, num_heads=16, feedforward_channels=6144
             ),
         ),
     }
@@ -259,6 +283,7 @@ class DTMViT(BaseBackbone):
         frozen_stages: int = -1,
         norm_cfg: dict | None = None,
         pretrain_img_size: int | tuple[int, int] | None = None,
+        with_cp: bool = False,
         allow_missing: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -317,6 +342,7 @@ class DTMViT(BaseBackbone):
                     layer_scale_init_value=layer_scale_init_value,
                     drop_path_rate=drop_path_rate * i / max(self.num_layers - 1, 1),
                     norm_cfg=norm_cfg,
+                    with_cp=with_cp,
                 )
                 for i in range(self.num_layers)
             ]

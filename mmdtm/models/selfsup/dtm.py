@@ -29,6 +29,10 @@ class DTM(MaskedInput, BaseSelfSupervisor):
             token-wise baseline of tables 4 and 8. None for a teacher that
             merges tokens itself, layer by layer.
         data_preprocessor: Config of a ``DTMDataPreprocessor``.
+        compile: Compile the student's and the teacher's forward pass, each into
+            one graph: True, or a dict of options of ``torch.compile``. A teacher
+            that merges layer by layer is left out: its schedule changes in every
+            step.
         init_cfg: As in mmengine.
 
     Raises:
@@ -46,6 +50,7 @@ class DTM(MaskedInput, BaseSelfSupervisor):
         target_generator: dict,
         morphing: dict | None,
         data_preprocessor: dict,
+        compile: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
         student = MODELS.build(backbone)
@@ -61,6 +66,16 @@ class DTM(MaskedInput, BaseSelfSupervisor):
         )
         self.morphing = None if morphing is None else MODELS.build(morphing)
         attach_tower(teacher, student, self.data_preprocessor, self.head)
+        if compile:
+            # In place: no name of a parameter changes, and DDP wraps what is compiled.
+            options = dict(fullgraph=True, dynamic=False) | (
+                compile if isinstance(compile, dict) else {}
+            )
+            student.compile(**options)
+            if morphing is not None:
+                teacher.extract_tokens = torch.compile(
+                    teacher.extract_tokens, **options
+                )
 
     def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
         """The student's features of unmasked images, of the first view if several."""

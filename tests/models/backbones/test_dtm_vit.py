@@ -397,7 +397,7 @@ def test_other_input_sizes__no_multiple_of_the_patch_is_padded():
         (dict(img_size=(64, 70)), '64 x 70 .* 16'),
         (dict(img_size=64, patch_size=24), '64 x 64 .* 24'),
         (dict(pretrain_img_size=60), 'pretrain_img_size 60 x 60'),
-        (dict(arch='huge'), "'base'.*'huge'"),
+        (dict(arch='enormous'), "'base'.*'enormous'"),
         (dict(arch=dict(embed_dims=48)), 'feedforward_channels.*missing'),
         (dict(arch={**ARCH, 'num_heads': 5}), '48 is not a multiple of num_heads 5'),
         (dict(out_type='pooled'), "avg_featmap.*'pooled'"),
@@ -437,7 +437,9 @@ def test_frozen_stages(frozen_stages):
         )
 
 
-@pytest.mark.parametrize('arch, num_layers', [('s', 12), ('b', 12), ('l', 24)])
+@pytest.mark.parametrize(
+    'arch, num_layers', [('s', 12), ('b', 12), ('l', 24), ('h', 32), ('g', 40)]
+)
 def test_get_layer_depth__table(arch, num_layers):
     with torch.device('meta'):
         model = DTMPretrainViT(arch=arch, out_type='avg_featmap')
@@ -513,3 +515,22 @@ def test_position_biases__one_aligned_look_up_for_all_layers(dtype, monkeypatch)
         table = layer.attn.relative_position_bias_table + shared
         expected = table[model.position_index].permute(2, 0, 1)
         assert bias[0].equal(expected.to(dtype))
+
+
+@pytest.mark.parametrize('cls', [DTMViT, DTMPretrainViT])
+def test_activation_checkpointing__same_gradients_from_fewer_kept_tensors(cls):
+    kept, gradients = [], []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = build(cls, with_cp=with_cp, drop_path_rate=0.5).train()
+        count = []
+        torch.manual_seed(1)
+        pack, unpack = lambda x: count.append(x) or x, lambda x: x  # noqa: B023
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            output = model(torch.ones(2, 3, 64, 64))[-1]
+        output.square().sum().backward()
+        kept.append(len(count))
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, again)
+    assert kept[1] < kept[0] / 3

@@ -7,6 +7,7 @@ import torch
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmpretrain.registry import MODELS
 from tiny import ARCH, dtm_config, shake
+from torch import nn
 
 import mmdtm.plugin  # noqa: F401
 
@@ -82,6 +83,27 @@ def test_without_a_mask_it_is_upstreams(case):
     assert tokens.shape == (2, student.num_extra_tokens + grid**2, student.embed_dims)
     nothing = torch.zeros(2, grid, grid, dtype=torch.bool)
     assert torch.equal(student(images, nothing)[-1], expected)
+
+
+@pytest.mark.parametrize('kind', [k for k in FAMILIES if grid_of(k) == 2])
+def test_activation_checkpointing_gives_the_same_gradients(kind):
+    gradients, runs = [], []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        student = MODELS.build(
+            student_config(kind, FAMILIES[kind]) | {'with_cp': with_cp}
+        )
+        count = []
+        for module in student.modules():
+            if getattr(module, 'with_cp', None) is not None:
+                norm = next(m for m in module.modules() if isinstance(m, nn.LayerNorm))
+                norm.register_forward_hook(lambda *_, c=count: c.append(1))
+        student.train()
+        student(torch.randn(2, 3, 64, 64))[-1].square().sum().backward()
+        runs.append(len(count))
+        gradients.append([p.grad for p in student.parameters()])
+    assert runs[1] == 2 * runs[0] > 0, 'each block is computed twice'
+    torch.testing.assert_close(*gradients)
 
 
 def test_masked_pixels_do_not_leak_and_visible_ones_count(case):

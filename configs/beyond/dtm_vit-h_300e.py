@@ -1,0 +1,26 @@
+"""DTM pre-training of ViT-H/14 on ImageNet-1K, 300 epochs.
+
+32 layers of width 1280. CLIP ViT-B/16 looks at the same 16 x 16 patches, in images of
+256 pixels. docs/performance.md says what memory it takes, and how processes share it.
+Rows:      beyond the paper
+Stage:     pre-training
+Then:      configs/beyond/finetune_vit-h_50e_in1k.py
+Chosen:    table 12's ViT-L
+Hardware:  16 GPUs of 80 GB, 64 images each
+Command:   NNODES=2 tools/dist_train.sh configs/beyond/dtm_vit-h_300e.py 8
+"""
+
+_base_ = ['../dtm_vit-l_300e.py']
+
+model = dict(
+    backbone=dict(
+        arch='huge',
+        patch_size=14,
+        with_cp=True,  # keeps a layer's input alone for the backward pass
+    )
+)
+
+train_pipeline = _base_.train_pipeline
+mask = next(step for step in train_pipeline if step.type == 'BlockMaskGenerator')
+mask.input_size = 16  # 224 / 14
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
