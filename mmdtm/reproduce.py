@@ -314,8 +314,8 @@ class Plan:
         configs = [f'configs/{cells[0].chain[0]}.py' for cells in rows]
         out = self.root / 'table11/throughput.json'
         size = ['--smoke', '--batch-size', '2', '--steps', '2']
-        size = size if self.smoke else ['--batch-size', '128', '--amp']
-        words = ['python', 'tools/benchmark/throughput.py', *configs, *size]
+        size = size if self.smoke else ['--batch-size', '128']
+        words = ['python', 'tools/benchmark/step.py', *configs, *size]
         step = Step('table11', 'training throughput', [*words, '--out', shown(out)])
         step.makes = out
         self._add(step)

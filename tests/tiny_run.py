@@ -104,6 +104,9 @@ def run_tool(name: str, *args) -> None:
     with (
         forget_new(DefaultScope, MessageHub, MMLogger, Visualizer),
         mock.patch.object(sys, 'argv', argv),
+        mock.patch.object(
+            sys, 'path', [str((ROOT / 'tools' / name).parent), *sys.path]
+        ),
     ):
         runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
 

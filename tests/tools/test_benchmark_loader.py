@@ -1,17 +1,14 @@
 """The loader benchmark: stages and contenders of the pipeline, and the loader."""
 
 import json
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import ROOT, run_tool
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_stages_contenders_and_loader(tmp_path, monkeypatch, capsys):
+def test_stages_contenders_and_loader(tmp_path, capsys):
     folder = tmp_path / 'images/train/a'
     folder.mkdir(parents=True)
     for number in range(6):
@@ -19,13 +16,13 @@ def test_stages_contenders_and_loader(tmp_path, monkeypatch, capsys):
         Image.fromarray(pixels).save(folder / f'{number}.jpg')
     out = tmp_path / 'loader.json'
     options = '--images 4 --repeats 1 --workers 0 --batches 1 --batch-size 2'
-    monkeypatch.setattr(
-        'sys.argv',
-        ['loader.py', f'{ROOT}/configs/dtm_vit-b_300e.py', *options.split()]
-        + ['--out', str(out), '--cfg-options']
-        + [f'train_dataloader.dataset.data_root={tmp_path}/images'],
+    run_tool(
+        'benchmark/loader.py',
+        f'{ROOT}/configs/dtm_vit-b_300e.py',
+        *options.split(),
+        *('--out', out, '--cfg-options'),
+        f'train_dataloader.dataset.data_root={tmp_path}/images',
     )
-    runpy.run_path(str(ROOT / 'tools/benchmark/loader.py'), run_name='__main__')
     result = json.loads(out.read_text())
     rows = {row['name']: row for row in result['rows']}
     assert list(rows) == ['pipeline', 'grey_stride=4', 'jitter, then crop']

@@ -11,34 +11,28 @@ batches are drawn from the real data loader, for each of --workers.
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from pathlib import Path
 
 import cv2
 import torch
+from contenders import benchmark_parser, print_table, write_rows
 from mmcv.transforms import Compose
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, TRANSFORMS
-from rich.console import Console
-from rich.table import Table
 
-import mmdtm.plugin  # noqa: F401
-from mmdtm.io import write_text
 from mmdtm.run_record import config_name
 
 FUSED = 'JitteredResizedCrop'
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument('config', type=Path, help='a pre-training config')
     parser.add_argument('--images', type=int, default=64, help='images for the stages')
     parser.add_argument('--repeats', type=int, default=3, help='times each is loaded')
@@ -47,9 +41,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--batches', type=int, default=10, help='timed for each number')
     parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--out', type=Path, help='write the values as JSON')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def contenders(pipeline: list[dict]) -> dict[str, list[dict]]:
@@ -128,28 +121,20 @@ def time_loader(loader_cfg: dict, workers: int, batch_size: int, batches: int) -
 
 def show(stages: dict[str, dict[str, float]], rates: dict[int, float]) -> None:
     """Print both tables."""
-    table = Table(title='CPU time of one thread, per image')
-    table.add_column('pipeline / stage')
-    table.add_column('ms', justify='right')
-    table.add_column('times decoding', justify='right')
+    rows = []
     for name, parts in stages.items():
         decoding = next(iter(parts.values()))
         for stage, seconds in (parts | {f'{name}, whole': sum(parts.values())}).items():
-            row = f'{seconds * 1e3:.2f}', f'{seconds / decoding:.2f}'
-            table.add_row(stage, *row)
-        table.add_section()
-    Console().print(table)
-    table = Table(title='Data loader')
-    table.add_column('workers', justify='right')
-    table.add_column('images / s', justify='right')
-    for workers, rate in rates.items():
-        table.add_row(str(workers), f'{rate:.0f}')
-    Console().print(table)
+            rows.append((stage, seconds * 1e3, seconds / decoding))
+        rows.append(())
+    header = ['pipeline / stage', 'ms', 'times decoding']
+    print_table('CPU time of one thread, per image', header, rows)
+    print_table('Data loader', ['workers', 'images / s'], rates.items())
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Time the stages, then the loader."""
-    args = parse_args()
+    args = parse_args(argv)
     MMLogger.get_instance('mmdtm', log_level='WARNING')
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -180,8 +165,7 @@ def main() -> None:
             )
             for name, parts in stages.items()
         ]
-        result = dict(kind='loader', rows=rows, images_per_second=rates)
-        write_text(args.out, json.dumps(result, indent=2) + '\n')
+        write_rows(args.out, 'loader', rows, images_per_second=rates)
 
 
 if __name__ == '__main__':
