@@ -30,9 +30,7 @@ class ImageFolder(SkipBadImages, CustomDataset):
             folder names, or the path of a file with one name per line.
         classes_from: The split that names the classes where ``classes`` does
             not.
-        **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
-            mmpretrain's ``CustomDataset``.
+        **kwargs: Of :class:`SkipBadImages`, and of mmpretrain's ``CustomDataset``.
 
     Raises:
         FileNotFoundError: If a folder is missing or holds no image.

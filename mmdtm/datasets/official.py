@@ -99,9 +99,7 @@ class OfficialCUB(SkipBadImages, CUB):
         data_root: The folder ``CUB_200_2011``, with ``images``, ``images.txt``,
             ``image_class_labels.txt`` and ``train_test_split.txt``.
         split: ``'train'`` (5,994 images) or ``'test'`` (5,794).
-        **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
-            mmpretrain's ``CUB``.
+        **kwargs: Of :class:`SkipBadImages`, and of mmpretrain's ``CUB``.
 
     Raises:
         FileNotFoundError: If one of the three files is missing.
@@ -154,9 +152,7 @@ class NABirds(SkipBadImages, BaseDataset):
     Args:
         data_root: The folder ``nabirds``.
         split: ``'train'`` (23,929 images) or ``'test'`` (24,633).
-        **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
-            mmpretrain's ``BaseDataset``.
+        **kwargs: Of :class:`SkipBadImages`, and of mmpretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: If one of the four files is missing.
@@ -219,9 +215,7 @@ class StanfordDogs(SkipBadImages, BaseDataset):
     Args:
         data_root: The folder that holds ``Images`` and the lists.
         split: ``'train'`` (12,000 images) or ``'test'`` (8,580).
-        **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
-            mmpretrain's ``BaseDataset``.
+        **kwargs: Of :class:`SkipBadImages`, and of mmpretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: If the split's list is missing.
@@ -278,9 +272,7 @@ class INaturalist(SkipBadImages, BaseDataset):
     Args:
         data_root: The folder with the annotation files and image folders.
         ann_file: Such as ``'train2018.json'``.
-        **kwargs: ``max_bad_fraction`` of
-            :class:`~mmdtm.datasets.bad_images.SkipBadImages`, and those of
-            mmpretrain's ``BaseDataset``.
+        **kwargs: Of :class:`SkipBadImages`, and of mmpretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: If the annotation file is missing.
