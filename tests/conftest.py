@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -45,6 +46,26 @@ def photos(tmp_path_factory) -> Path:
             suffix='JPEG',
         )
     return root
+
+
+@pytest.fixture
+def log_lines():
+    """From a text to the lines that the current logger gets with it."""
+    from mmengine.logging import MMLogger
+
+    logger, handlers = MMLogger.get_current_instance(), []
+
+    def listen(text: str) -> list[str]:
+        lines, handler = [], logging.Handler(logging.INFO)
+        handler.addFilter(lambda record: text in record.getMessage())
+        handler.emit = lambda record: lines.append(record.getMessage())
+        logger.addHandler(handler)
+        handlers.append(handler)
+        return lines
+
+    yield listen
+    for handler in handlers:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tiny_run import wait_for
 
 from mmdtm.process_pool import Job, ProcessPool
 
@@ -131,13 +131,6 @@ def test_jobs_out_of_order_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match="Job 'a' comes twice, or before"):
             ProcessPool(jobs, tmp_path)
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
 
 
 def state(pid: int) -> str | None:

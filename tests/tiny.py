@@ -41,6 +41,17 @@ def dtm_config() -> dict:
     )
 
 
+def classifier_config(classes: int = 3, kind: str = 'DTMViT', **backbone) -> dict:
+    """Config of an ImageClassifier on a tiny ViT."""
+    backbone = dict(arch=ARCH, img_size=64) | backbone
+    head = dict(type='mmpretrain.LinearClsHead', num_classes=classes, in_channels=48)
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type=f'mmpretrain.{kind}', **backbone),
+        head=head,
+    )
+
+
 def shake(model: torch.nn.Module, std: float = 0.1) -> torch.nn.Module:
     """Move all weights away from their initialisation, which may be zeros or ones."""
     with torch.no_grad():

@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -120,6 +122,25 @@ def run_shell(name: str, *args, **env) -> subprocess.CompletedProcess:
         text=True,
         timeout=300,
     )
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Waits until something is so, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(0.02)
+
+
+def run_processes(target: Callable, arguments: list[tuple]) -> None:
+    """Calls a function in as many processes as there are arguments, all well."""
+    spawn = multiprocessing.get_context('spawn').Process
+    workers = [spawn(target=target, args=args) for args in arguments]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * len(workers)
 
 
 def log_rows(work_dir: Path) -> list[dict]:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.registry import MODELS, TRANSFORMS
 from tiny import COLOURS, draw_classes, loader_config
+from tiny_run import run_processes
 from torch import nn
 
 import mmdtm.plugin  # noqa: F401
@@ -138,15 +138,7 @@ def _share(rank: int, root: Path, folder: Path) -> None:
 def test_two_processes_share_the_images_and_get_all_features(tmp_path):
     draw(tmp_path, 'train', 3)  # nine images: one process is padded
     draw(tmp_path, 'val', 1)
-    workers = [
-        mp.get_context('spawn').Process(target=_share, args=(rank, tmp_path, tmp_path))
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    run_processes(_share, [(rank, tmp_path, tmp_path) for rank in range(2)])
     alone = extract_features(Mean(), loader(tmp_path, 'train'))
     for rank in range(2):
         vectors, labels, result = torch.load(tmp_path / f'{rank}.pt')

@@ -18,7 +18,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models.beit import Beit
-from tiny import ARCH
+from tiny import ARCH, classifier_config
 from tiny_run import run_tool
 
 from mmdtm.io import converters
@@ -45,20 +45,7 @@ def pretrained(arch=ARCH, img_size=64, **options) -> DTMPretrainViT:
 
 
 def classifier(**options) -> torch.nn.Module:
-    return fill(
-        MODELS.build(
-            dict(
-                type='mmpretrain.ImageClassifier',
-                data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
-                backbone=dict(
-                    type='mmpretrain.DTMViT', arch=ARCH, img_size=64, **options
-                ),
-                head=dict(
-                    type='mmpretrain.LinearClsHead', num_classes=5, in_channels=48
-                ),
-            )
-        )
-    )
+    return fill(MODELS.build(classifier_config(5, **options)))
 
 
 def checkpoint_of(backbone: torch.nn.Module) -> dict:

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import ROOT, load_tool
+from tiny_run import ROOT, load_tool, wait_for
 
 from mmdtm.report import find_runs
 
@@ -113,13 +112,6 @@ def attempts(stub: Path, kind: str = '') -> list[str]:
     path = stub / 'tools/attempts.txt'
     lines = [line.split() for line in path.read_text().splitlines()]
     return [line[0] for line in lines if not kind or line[1] == kind]
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
 
 
 def test_table_agrees_with_numpy(stub, search):

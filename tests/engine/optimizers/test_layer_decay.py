@@ -2,19 +2,17 @@
 
 import mmdtm.plugin  # noqa: F401  # isort: skip
 
-import logging
 import re
 
 import mmseg.registry
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import CosineAnnealingLR, LinearLR, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from tiny import ARCH
+from tiny import ARCH, classifier_config
 from tiny_run import ROOT
 from torch import nn
 
@@ -23,17 +21,8 @@ from mmdtm.smoke import shrink_model
 CONSTRUCTOR = 'LayerDecayOptimWrapperConstructor'
 
 
-def classifier(arch=ARCH, **backbone) -> nn.Module:
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(
-            dict(
-                type='ImageClassifier',
-                backbone=dict(
-                    type='DTMViT', **{'arch': arch, 'img_size': 64, **backbone}
-                ),
-                head=dict(type='LinearClsHead', num_classes=3, in_channels=48),
-            )
-        )
+def classifier(**options) -> nn.Module:
+    return MODELS.build(classifier_config(**options))
 
 
 def optim_wrapper(model, lr=1e-3, decay=0.5, constructor=CONSTRUCTOR, **paramwise):
@@ -94,7 +83,7 @@ DECAYED = re.compile(
 def test_every_rate__is_the_formulas(arch, num_layers, decay, lr, shared):
     """Table 13's decay for S, B and L: lr * decay**(layers + 1 - depth)."""
     with torch.device('meta'):
-        model = classifier(arch, use_shared_rel_pos_bias=shared, final_norm=True)
+        model = classifier(arch=arch, use_shared_rel_pos_bias=shared, final_norm=True)
     table = layer_table(num_layers)
     found = settings(model, optim_wrapper(model, lr, decay))
     for name, (rate, weight_decay) in found.items():
@@ -223,30 +212,16 @@ def test_distributed_wrapper__is_looked_through(tmp_path):
 
 def test_other_backbones_that_know_depths__are_decayed_too():
     """mmpretrain's own BEiT: the recipe is inherited by another ViT."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(
-            dict(
-                type='ImageClassifier',
-                backbone=dict(type='BEiTViT', arch=ARCH, img_size=64),
-                head=dict(type='LinearClsHead', num_classes=3, in_channels=48),
-            )
-        )
+    model = classifier(kind='BEiTViT')
     found = settings(model, optim_wrapper(model))
     assert found['backbone.layers.1.attn.qkv.weight'] == (5e-4, 0.05)
     assert found['backbone.layers.1.attn.relative_position_bias_table'] == (5e-4, 0)
 
 
-def test_log__shows_the_groups():
-    lines = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    try:
-        optim_wrapper(classifier())
-    finally:
-        logger.removeHandler(handler)
-    (table,) = [line for line in lines if line.startswith('Layer-wise decay 0.5')]
+def test_log__shows_the_groups(log_lines):
+    lines = log_lines('Layer-wise decay 0.5')
+    optim_wrapper(classifier())
+    (table,) = lines
     rows = [line.split() for line in table.splitlines()[2:]]
     # Depth, rate, weight decay, tensors, parameters: the stem's projection.
     assert rows[1] == ['0', '1.250e-04', '0.05', '1', '36,864']

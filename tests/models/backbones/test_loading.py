@@ -2,18 +2,16 @@
 
 import mmdtm.plugin  # noqa: F401  # isort: skip
 
-import logging
 import re
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
 from reference import resize_by_splines
-from tiny import ARCH
+from tiny import ARCH, classifier_config
 
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
 
@@ -29,25 +27,10 @@ def pretrained(img_size=64, arch=ARCH, **options) -> DTMPretrainViT:
     return model.eval()
 
 
-def classifier(**backbone) -> dict:
-    return dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='mmpretrain.DTMViT', arch=ARCH, img_size=64, **backbone),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=48),
-    )
-
-
 @pytest.fixture
-def log():
+def log(log_lines):
     """The log lines of the backbone's loading."""
-    lines = []
-    handler = logging.Handler(logging.INFO)
-    handler.addFilter(lambda record: ' tensors loaded; ' in record.getMessage())
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
+    return log_lines(' tensors loaded; ')
 
 
 def save(path, backbone, **others) -> str:
@@ -162,7 +145,7 @@ def test_index_buffers__of_other_libraries_are_ignored(log):
 
 
 def with_init_cfg(path, tmp_path):
-    cfg = classifier(
+    cfg = classifier_config(
         init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.')
     )
     model = MODELS.build(cfg)
@@ -172,7 +155,7 @@ def with_init_cfg(path, tmp_path):
 
 def with_load_from(path, tmp_path):
     runner = Runner(
-        model=classifier(),
+        model=classifier_config(),
         work_dir=str(tmp_path / 'run'),
         load_from=path,
         log_level='WARNING',
@@ -198,7 +181,7 @@ def with_bare_file(path, tmp_path):
         bare,
     )
     model = MODELS.build(
-        classifier(init_cfg=dict(type='Pretrained', checkpoint=str(bare)))
+        classifier_config(init_cfg=dict(type='Pretrained', checkpoint=str(bare)))
     )
     model.init_weights()
     return model
@@ -288,7 +271,7 @@ def test_the_given_state_dict_is_left_alone():
 
 
 def test_other_modules_entries_are_left_alone():
-    model = MODELS.build(classifier())
+    model = MODELS.build(classifier_config())
     state = {f'backbone.{n}': v for n, v in pretrained().state_dict().items()}
     state |= {'head.fc.weight': torch.ones(3, 48), 'head.fc.bias': torch.ones(3)}
     model.load_state_dict(state)
@@ -343,7 +326,7 @@ def test_another_architecture__says_what_differs(other, match):
 )
 def test_not_about_the_backbone__says_so(names, match):
     """mmengine alone would load such a file silently, and change nothing."""
-    model = MODELS.build(classifier())
+    model = MODELS.build(classifier_config())
     state = {name: torch.zeros(3, 48) for name in names}
     with pytest.raises(ValueError, match=match):
         load_state_dict(model, state)
@@ -357,7 +340,7 @@ def test_whole_model_into_a_bare_backbone__says_which_prefix():
 
 def test_head_alone__does_not_touch_the_backbone():
     """Loading a head into the head is none of the backbone's business."""
-    model = MODELS.build(classifier())
+    model = MODELS.build(classifier_config())
     model.head.load_state_dict(
         {'fc.weight': torch.ones(3, 48), 'fc.bias': torch.ones(3)}
     )

@@ -6,8 +6,8 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
+from tiny_run import run_processes
 
 
 def _gradients(model) -> dict[str, torch.Tensor]:
@@ -46,18 +46,9 @@ def test_two_processes_equal_one(dtm_cfg, build, batch, tmp_path):
         port = probe.getsockname()[1]
     # Copies: processes share the memory of tensors they are given, and pickling
     # a DataSample changes it.
-    workers = [
-        mp.get_context('spawn').Process(
-            target=_worker,
-            args=(rank, port, *copy.deepcopy((model, halves[rank])), tmp_path),
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    copies = [copy.deepcopy((model, half)) for half in halves]
+    arguments = [(rank, port, *copies[rank], tmp_path) for rank in range(2)]
+    run_processes(_worker, arguments)
 
     for _ in range(2):
         model.zero_grad()
