@@ -21,6 +21,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
+from tiny import Payload
 
 import mmdtm.prepare  # noqa: F401
 from mmdtm import compat
@@ -188,16 +189,6 @@ def _():
 
 print(json.dumps(broken))
 """
-
-
-class Payload:
-    """Creates a folder when unpickled."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.mkdir, (str(self.path),))
 
 
 @pytest.mark.slow

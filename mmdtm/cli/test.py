@@ -17,29 +17,17 @@ from mmdtm.engine.launch import (
 
 def parse_args(argv):
     parser = argument_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--out',
-        metavar='FILE',
-        help='write the metrics (FILE.json) or all predictions (FILE.pkl) there',
-    )
-    parser.add_argument(
-        '--show-dir',
-        metavar='DIR',
-        help='draw the predictions over the images, there; with one process, since of '
-        'several only the first draws',
-    )
-    parser.add_argument(
-        '--interval',
-        type=int,
-        default=1,
-        help="draw every n-th only (mmpretrain: images; mmseg: its hook's choice)",
-    )
-    parser.add_argument(
-        '--tta',
-        action='store_true',
-        help="average over the config's tta_pipeline with its tta_model",
-    )
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file')
+    text = 'write the metrics (FILE.json) or all predictions (FILE.pkl) there'
+    add('--out', metavar='FILE', help=text)
+    text = 'draw the predictions over the images, there; with one process, since of '
+    text += 'several only the first draws'
+    add('--show-dir', metavar='DIR', help=text)
+    text = "draw every n-th only (mmpretrain: images; mmseg: its hook's choice)"
+    add('--interval', type=int, default=1, help=text)
+    text = "average over the config's tta_pipeline with its tta_model"
+    add('--tta', action='store_true', help=text)
     args = parser.parse_args(argv)
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         parser.error(f'--out {args.out}: name a .json (metrics) or .pkl (predictions)')
@@ -65,18 +53,15 @@ def draw(cfg, folder: str, interval: int) -> None:
     """Makes the library of the config draw its predictions, in place."""
     cfg.setdefault('default_hooks', {})
     if cfg.get('default_scope') == 'mmseg':
-        hook = dict(type='SegVisualizationHook', draw=True, interval=interval)
+        hook = dict(type='SegVisualizationHook', draw=True)
+        backends = [dict(type='LocalVisBackend')]
         cfg.visualizer = dict(
-            type='SegLocalVisualizer',
-            vis_backends=[dict(type='LocalVisBackend')],
-            save_dir=folder,
+            type='SegLocalVisualizer', vis_backends=backends, save_dir=folder
         )
     else:
-        hook = dict(
-            type='VisualizationHook', enable=True, interval=interval, out_dir=folder
-        )
+        hook = dict(type='VisualizationHook', enable=True, out_dir=folder)
         cfg.visualizer = dict(type='UniversalVisualizer')
-    cfg.default_hooks.visualization = hook
+    cfg.default_hooks.visualization = dict(hook, interval=interval)
 
 
 def main(argv: list[str] | None = None) -> None:

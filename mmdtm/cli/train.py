@@ -16,32 +16,19 @@ from mmdtm.smoke import shrink
 
 def parse_args(argv):
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const=True,
-        metavar='PATH',
-        help='go on from this checkpoint, or from the newest of the work folder; auto: '
-        'from that if there is one, else start anew',
-    )
-    parser.add_argument(
-        '--amp', action='store_true', help='train in mixed precision (on a GPU)'
-    )
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate while training'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help="scale the learning rate by actual batch size / config's "
-        'auto_scale_lr.base_batch_size',
-    )
-    parser.add_argument(
-        '--smoke',
-        action='store_true',
-        help='try the recipe: a small model, made images, two steps; in a work folder '
-        'of its own, NAME-smoke',
-    )
+    add = parser.add_argument
+    text = 'go on from this checkpoint, or from the newest of the work folder; auto: '
+    text += 'from that if there is one, else start anew'
+    add('--resume', nargs='?', const=True, metavar='PATH', help=text)
+    add('--amp', action='store_true', help='train in mixed precision (on a GPU)')
+    text = 'do not evaluate while training'
+    add('--no-validate', action='store_true', help=text)
+    text = "scale the learning rate by actual batch size / config's "
+    text += 'auto_scale_lr.base_batch_size'
+    add('--auto-scale-lr', action='store_true', help=text)
+    text = 'try the recipe: a small model, made images, two steps; in a work folder of '
+    text += 'its own, NAME-smoke'
+    add('--smoke', action='store_true', help=text)
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,6 @@
 """The transfer configs on made miniatures in the official layouts and formats."""
 
 import hashlib
-import os
 import pickle
 import re
 from pathlib import Path
@@ -23,21 +22,16 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
+from tiny import ARCH, Payload
 
 from mmdtm.datasets import OfficialCIFAR10, OfficialCIFAR100
 from mmdtm.engine.launch import build_runner
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/transfer'
 # Classes of the real data sets, as their publishers count them.
-CLASSES = dict(
-    nabirds=555,
-    cub200=200,
-    cifar10=10,
-    cifar100=100,
-    inat2018=8142,
-    inat2019=1010,
-)
-CLASSES.update({'stanford-dogs': 120, 'inat2021-mini': 10000})
+CLASSES = dict(nabirds=555, cub200=200, cifar10=10, cifar100=100)
+CLASSES |= {'stanford-dogs': 120, 'inat2018': 8142}
+CLASSES |= {'inat2019': 1010, 'inat2021-mini': 10000}
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +53,7 @@ def load(name: str, root: Path) -> Config:
     """The config on the data under ``root``, with a model for tests."""
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
     init_default_scope(cfg.default_scope)
-    arch = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=96)
-    cfg.model.backbone.update(arch=arch, init_cfg=None)
+    cfg.model.backbone.update(arch=ARCH, init_cfg=None)
     cfg.model.head.in_channels = 48
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = str(root)
@@ -185,20 +178,10 @@ def test_missing_files_are_named_and_not_downloaded(name, tmp_path, monkeypatch)
         DATASETS.build(cfg.train_dataloader.dataset)
 
 
-class Hostile:
-    """A pickle that makes a folder when an ordinary reader opens it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def test_hostile_cifar_pickle_never_runs(tmp_path):
     cifar10(tmp_path)
     made = tmp_path / 'made'
-    batch = dict(data=Hostile(made), labels=[0])
+    batch = dict(data=Payload(made), labels=[0])
     (tmp_path / 'cifar-10-batches-py/data_batch_2').write_bytes(
         pickle.dumps(batch, protocol=2)
     )

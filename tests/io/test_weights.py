@@ -1,7 +1,6 @@
 """Files of weights: which are read, and that every way in refuses the others."""
 
 import io
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -28,16 +27,6 @@ from mmdtm.models.target_generators import (
 )
 
 STATE = {'a.weight': torch.arange(600.0), 'b': torch.ones(2, 3)}
-
-
-class Payload:
-    """Creates a folder when unpickled."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 class Reach:
@@ -67,7 +56,7 @@ def cut(path: Path) -> None:
 
 def hostile(path: Path, **options) -> None:
     mark = path.parent / 'executed'
-    torch.save({'state_dict': STATE, 'x': Payload(mark)}, path, **options)
+    torch.save({'state_dict': STATE, 'x': tiny.Payload(mark)}, path, **options)
 
 
 def script(path: Path) -> None:
@@ -86,7 +75,9 @@ BAD = {
         'is not loaded.*any code',
     ),
     'bare.pkl': (
-        lambda path: path.write_bytes(pickle.dumps(Payload(path.parent / 'executed'))),
+        lambda path: path.write_bytes(
+            pickle.dumps(tiny.Payload(path.parent / 'executed'))
+        ),
         'is not loaded.*any code',
     ),
     'reach.pth': (holding(dict(meta=Reach())), '__globals__'),
