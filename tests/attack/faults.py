@@ -16,22 +16,36 @@ from functools import partial
 from pathlib import Path
 
 from kills import InSave, unbroken
-from runs import RECIPES, Start, at_step, differences, losses, newest_step
+from runs import RECIPES, Recipe, Start, at_step, differences, losses, newest_step
 
 RECIPE = RECIPES[0]
 MOUNT = ['mount', '-t', 'tmpfs', '-o']
 FIRST, LAST = 3, 5  # of the steps in which nothing can be written
 
 
-@contextmanager
-def run_of(folder: Path, name: str) -> Iterator[tuple[Path, Path, Path]]:
+def prepared(
+    folder: Path, name: str, recipe: Recipe = RECIPE
+) -> tuple[Path, Path, Path]:
     """The config, an empty work folder, and that of the unbroken run."""
-    config, reference, _ = unbroken(RECIPE, folder)
-    run = folder / 'faults' / re.sub(r'\W+', '_', name)
+    config, reference, _ = unbroken(recipe, folder)
+    run = folder / 'runs' / re.sub(r'\W+', '_', name)
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True)
+    return config, run, reference
+
+
+@contextmanager
+def run_of(folder: Path, name: str) -> Iterator[tuple[Path, Path, Path]]:
+    """:func:`prepared`; the run is removed if all is well."""
+    config, run, reference = prepared(folder, name)
     yield config, run, reference
     shutil.rmtree(run, ignore_errors=True)
+
+
+def go_on(recipe: Recipe, config: Path, run: Path, reference: Path) -> None:
+    """Resume, and compare the end with the unbroken run's."""
+    finish(Start(config, run, '--resume', 'auto', processes=recipe.processes))
+    equal(run, reference, recipe.processes)
 
 
 def finish(start: Start, code: int = 0) -> None:
@@ -161,8 +175,7 @@ def full_at_the_end(folder: Path) -> None:
         finish(start, 1)
         assert newest_step(run) == last - 1
         assert 'No space left' in start.output
-        finish(Start(config, run, '--resume', 'auto'))
-        equal(run, reference)
+        go_on(RECIPE, config, run, reference)
 
 
 def preempted_on_a_full_disk(folder: Path) -> None:
@@ -180,8 +193,7 @@ def preempted_on_a_full_disk(folder: Path) -> None:
         finish(start, 75)
         assert 'could not be saved' in start.output, start.output[-3000:]
         assert newest_step(run) == 3
-        finish(Start(config, run, '--resume', 'auto'))
-        equal(run, reference)
+        go_on(RECIPE, config, run, reference)
 
 
 def half_written_files(folder: Path) -> None:

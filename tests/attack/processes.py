@@ -3,16 +3,13 @@
 import itertools
 import multiprocessing
 import os
-import re
-import shutil
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from faults import equal, finish
-from kills import unbroken
+from faults import equal, finish, go_on, prepared
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmpretrain.registry import TRANSFORMS
@@ -31,20 +28,6 @@ class WaitForEver(BaseTransform):
         if results['img_path'].endswith('0001/5.png'):
             time.sleep(10 * PATIENCE)
         return results
-
-
-def prepared(folder: Path, recipe: Recipe, name: str) -> tuple[Path, Path, Path]:
-    """The config, an empty work folder, and that of the unbroken run."""
-    config, reference, _ = unbroken(recipe, folder)
-    run = folder / 'processes' / re.sub(r'\W+', '_', name)
-    shutil.rmtree(run, ignore_errors=True)
-    return config, run, reference
-
-
-def go_on(recipe: Recipe, config: Path, run: Path, reference: Path) -> None:
-    """Resume, and compare the end with the unbroken run's."""
-    finish(Start(config, run, '--resume', 'auto', processes=recipe.processes))
-    equal(run, reference, recipe.processes)
 
 
 def watched(config: Path, seconds: float, hanging: bool = False) -> Path:
@@ -75,7 +58,7 @@ def told(rank: int, number: int, step: int = 3) -> Callable[[int], None]:
 def signal_to(recipe: Recipe, rank: int, name: str, folder: Path) -> None:
     """All processes save once and stop, without a traceback, and go on exactly."""
     title = f'{name} {rank} {recipe.slug}'
-    config, run, reference = prepared(folder, recipe, title)
+    config, run, reference = prepared(folder, title, recipe)
     sabotage = told(rank, getattr(signal, name))
     start = Start(config, run, processes=recipe.processes, sabotage=sabotage)
     finish(start, STOPPED)
@@ -87,7 +70,7 @@ def signal_to(recipe: Recipe, rank: int, name: str, folder: Path) -> None:
 
 def control_c_twice(folder: Path) -> None:
     """The second ends at once, within a step that takes for ever."""
-    config, run, reference = prepared(folder, WITH_WORKERS, 'control_c_twice')
+    config, run, reference = prepared(folder, 'control_c_twice', WITH_WORKERS)
 
     def sabotage(rank: int) -> None:
         def wait_for_ever() -> None:
@@ -123,7 +106,7 @@ def wait_for(there: Callable[[], bool]) -> None:
 
 def one_killed(rank: int, folder: Path) -> None:
     """The other ends soon, and both go on exactly."""
-    config, run, reference = prepared(folder, TWO, f'killed {rank}')
+    config, run, reference = prepared(folder, f'killed {rank}', TWO)
     sabotage = told(rank, signal.SIGKILL)
     start = Start(config, run, processes=2, sabotage=sabotage)
     codes = start.wait(all_of_them=False)
@@ -136,7 +119,7 @@ def one_killed(rank: int, folder: Path) -> None:
 
 def one_stopped(rank: int, folder: Path) -> None:
     """The other says for what it has waited, and ends."""
-    config, run, reference = prepared(folder, TWO, f'stopped {rank}')
+    config, run, reference = prepared(folder, f'stopped {rank}', TWO)
     start = Start(
         watched(config, 10), run, processes=2, sabotage=told(rank, signal.SIGSTOP)
     )
@@ -150,7 +133,7 @@ def one_stopped(rank: int, folder: Path) -> None:
 
 def one_slow(folder: Path) -> None:
     """The other waits, and the end is the same."""
-    config, run, reference = prepared(folder, TWO, 'slow')
+    config, run, reference = prepared(folder, 'slow', TWO)
 
     def sabotage(rank: int) -> None:
         if rank == 1:
@@ -163,7 +146,7 @@ def one_slow(folder: Path) -> None:
 
 def worker_killed(folder: Path) -> None:
     """The run ends with an error, and goes on exactly."""
-    config, run, reference = prepared(folder, WITH_WORKERS, 'worker_killed')
+    config, run, reference = prepared(folder, 'worker_killed', WITH_WORKERS)
 
     def sabotage(rank: int) -> None:
         at_step(3, lambda: multiprocessing.active_children()[0].kill())
@@ -180,7 +163,7 @@ def worker_killed(folder: Path) -> None:
 def worker_hangs(workers: int, folder: Path) -> None:
     """The run says which worker reads which file, and ends."""
     recipe = WITH_WORKERS if workers else ONE
-    config, run, _ = prepared(folder, recipe, f'hangs {workers}')
+    config, run, _ = prepared(folder, f'hangs {workers}', recipe)
     start = Start(watched(config, 8, hanging=True), run)
     codes, output = start.wait(), start.output
     assert codes == [1], output[-2000:]

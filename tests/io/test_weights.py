@@ -13,6 +13,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
 from safetensors.torch import save_file
+from tiny import Payload
 from tiny_run import run_tool
 
 import mmdtm.plugin  # noqa: F401
@@ -56,7 +57,7 @@ def cut(path: Path) -> None:
 
 def hostile(path: Path, **options) -> None:
     mark = path.parent / 'executed'
-    torch.save({'state_dict': STATE, 'x': tiny.Payload(mark)}, path, **options)
+    torch.save({'state_dict': STATE, 'x': Payload(mark)}, path, **options)
 
 
 def script(path: Path) -> None:
@@ -75,9 +76,7 @@ BAD = {
         'is not loaded.*any code',
     ),
     'bare.pkl': (
-        lambda path: path.write_bytes(
-            pickle.dumps(tiny.Payload(path.parent / 'executed'))
-        ),
+        lambda path: path.write_bytes(pickle.dumps(Payload(path.parent / 'executed'))),
         'is not loaded.*any code',
     ),
     'reach.pth': (holding(dict(meta=Reach())), '__globals__'),
