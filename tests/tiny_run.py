@@ -22,6 +22,27 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Of all that draws in a training step, drop path and the morphing, MAE's and BYOL's
+# masks and crops, mixup, and dropout in a loop of iterations, one config each: it is
+# trained, and resumed. All others are trained for two steps.
+RESUMED = [
+    'dtm_vit-b_300e.py',
+    'baseline/token-wise_vit-s_300e.py',
+    'ablation/kmeans_vit-b_300e.py',
+    'ablation/layer-wise-kmeans_vit-b_300e.py',
+    'beyond/dpc-knn_vit-b_100e.py',
+    'slip/slip-dtm_vit-b_300e.py',
+    'applicability/mae-dtm_vit-b_100e.py',
+    'applicability/byol-dtm_vit-b_100e.py',
+    'applicability/beitv2-dtm_vit-b_100e.py',
+    'distillation/dtm_vit-b_50e.py',
+    'distillation/layer-wise-bipartite_vit-b_50e.py',
+    'finetune/dtm_vit-b_100e_in1k.py',
+    'linear_probe/dtm_vit-b_50e_in1k.py',
+    'transfer/dtm_vit-b_100e_cifar10.py',
+    'segmentation/upernet_dtm_vit-b_160k_ade20k-512x512.py',
+]
+
 CONFIG = """
 custom_imports = dict(imports=['mmdtm.plugin'], allow_failed_imports=False)
 default_scope = 'mmpretrain'

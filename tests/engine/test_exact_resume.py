@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +210,7 @@ def run_processes(config: Path, number: int, work_dir: Path, *args, **env) -> li
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
     args = ('--work-dir', work_dir, *args)
     done = run_shell('dist_train.sh', config, number, *args, PYTHONPATH=path, **env)
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode == 0, done.stderr
     rows = [(row['step'], row['loss']) for row in log_rows(work_dir)]
     return rows, done
 
@@ -223,19 +222,13 @@ def test_processes(tmp_path, loop, accumulated):
     extra = f'{PARTS}{loop}optim_wrapper.update(accumulative_counts={accumulated})\n'
     last = 11 if loop else 6
     config = write_config(tmp_path, EXTRA + extra)
-    whole, done = run_processes(config, 2, tmp_path / 'whole')
-    assert done.returncode == 0, done.stderr
+    whole, _ = run_processes(config, 2, tmp_path / 'whole')
     assert [step for step, _ in whole] == list(range(1, last + 1))
 
-    stopping = write_config(
-        tmp_path, f"{EXTRA}{extra}custom_hooks = [dict(type='StopAt', step=2)]", 'stop'
-    )
-    begun, _ = run_processes(stopping, 2, tmp_path / 'run')
-    assert begun == whole[:2]
+    resume = ('--resume', tmp_path / 'whole/iter_2.pth')
     workers = ('--cfg-options', 'train_dataloader.num_workers=2')
-    ended, done = run_processes(config, 2, tmp_path / 'run', '--resume', *workers)
-    assert done.returncode == 0, done.stderr
-    assert ended == whole
+    rest, _ = run_processes(config, 2, tmp_path / 'run', *resume, *workers)
+    assert rest == whole[2:]
 
 
 @pytest.mark.slow
@@ -256,7 +249,6 @@ def test_another_number_of_processes_keeps_samples_and_shared_draws(tmp_path):
         size = f'train_dataloader.batch_size={4 // number}'
         args = (tmp_path / 'config.py', number, name, *args, '--cfg-options', size)
         _, done = run_processes(*args)
-        assert done.returncode == 0, done.stderr
         seen = [map(json.loads, file.open()) for file in name.glob('seen*')]
         assert len(seen) == number
         return list(zip(*seen, strict=True)), done.stdout
@@ -287,19 +279,3 @@ class Seen(Hook):
         row = json.dumps(dict(samples=samples, loss=outputs['loss'].item()))
         with Path(runner.work_dir, f'seen{get_rank()}').open('a') as file:
             print(row, file=file)
-
-
-@HOOKS.register_module()
-class StopAt(Hook):
-    """Ends all processes after a step."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter + 1 == self.step:
-            torch.distributed.barrier()
-            sys.stdout.flush()
-            os._exit(9)
