@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, Runner
@@ -52,6 +53,17 @@ def rates(cfg: Config, lrs: list[float], epoch_length: int = 10) -> torch.Tensor
         for scheduler in schedulers if iteration < iterations else ():
             scheduler.step()
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def check_layer_decay(wrapper, lr: float, decay: float, depth: int) -> None:
+    """AdamW with tables 13's and 14's betas and weight decay, a rate per layer."""
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    groups = wrapper.optimizer.param_groups
+    assert all(group['betas'] == (0.9, 0.999) for group in groups)
+    assert {group['weight_decay'] for group in groups} == {0, 0.05}
+    lrs = sorted({group['lr'] for group in groups})
+    assert len(lrs) == depth + 2 and lrs[-1] == lr
+    assert lrs[0] == pytest.approx(lr * decay ** (depth + 1))
 
 
 def draw_imagenet(root: Path, images: int = 2) -> None:

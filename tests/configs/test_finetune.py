@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_data import CONFIGS, TINY, draw_imagenet, for_cpu, load, rates
+from made_data import (
+    CONFIGS,
+    TINY,
+    check_layer_decay,
+    draw_imagenet,
+    for_cpu,
+    load,
+    rates,
+)
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, DefaultScope
@@ -54,14 +62,7 @@ def test_table_13_model_and_optimizer(name, monkeypatch):
     cfg.launcher = 'none'
     fit_to_device(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    assert type(wrapper.optimizer) is torch.optim.AdamW
-    groups = wrapper.optimizer.param_groups
-    assert all(group['betas'] == (0.9, 0.999) for group in groups)
-    assert {group['weight_decay'] for group in groups} == {0, 0.05}
-    lrs = sorted({group['lr'] for group in groups})
-    assert len(lrs) == depth + 2
-    assert lrs[-1] == 5e-4
-    assert lrs[0] == pytest.approx(5e-4 * decay ** (depth + 1))
+    check_layer_decay(wrapper, 5e-4, decay, depth)
 
 
 @pytest.mark.parametrize('name', TABLE_13)
@@ -102,14 +103,8 @@ def test_table_13_data(name, tmp_path):
     val = DATASETS.build(cfg.val_dataloader.dataset)
     assert val[0]['inputs'].shape == (3, 224, 224)
     # The first, the second and the last of ImageNet's labels.
-    assert [int(item['data_samples'].gt_label) for item in val] == [
-        0,
-        0,
-        1,
-        1,
-        999,
-        999,
-    ]
+    labels = [int(item['data_samples'].gt_label) for item in val]
+    assert labels == [0, 0, 1, 1, 999, 999]
     assert cfg.test_dataloader == cfg.val_dataloader
     assert tuple(cfg.test_evaluator.topk) == (1, 5)
 

@@ -9,7 +9,15 @@ import mmseg
 import numpy as np
 import pytest
 import torch
-from made_data import CONFIGS, TINY, draw_ade, for_cpu, load, rates
+from made_data import (
+    CONFIGS,
+    TINY,
+    check_layer_decay,
+    draw_ade,
+    for_cpu,
+    load,
+    rates,
+)
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -92,14 +100,7 @@ def test_table_14_model_and_optimizer(name, fast_init):
     assert not any('SyncBatchNorm' in type(m).__name__ for m in model.modules())
 
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    assert type(wrapper.optimizer) is torch.optim.AdamW
-    groups = wrapper.optimizer.param_groups
-    assert all(group['betas'] == (0.9, 0.999) for group in groups)
-    assert {group['weight_decay'] for group in groups} == {0, 0.05}
-    lrs = sorted({group['lr'] for group in groups})
-    assert len(lrs) == depth + 2
-    assert lrs[-1] == 5e-5
-    assert lrs[0] == pytest.approx(5e-5 * 0.75 ** (depth + 1))
+    check_layer_decay(wrapper, 5e-5, 0.75, depth)
 
 
 @pytest.mark.slow

@@ -140,24 +140,6 @@ def test_fine_tuned__features_and_scores_agree_everywhere(images, tmp_path):
     assert_features_agree(theirs(images).pooler_output, features)
 
 
-@pytest.mark.slow
-@torch.no_grad()
-def test_base__features_agree_at_full_size(photos, tmp_path):
-    """ViT-B/16 at 224 pixels through the names that users call."""
-    backbone = fill(DTMPretrainViT(arch='base'), std=0.02)
-    images = load_photos(photos, 224, number=1)
-    expected = backbone(images)[0]
-    state = checkpoint_of(backbone)
-    _, arguments = converters.to_timm(state)
-    assert arguments == (
-        "'beitv2_base_patch16_224', num_classes=0, global_pool='token'"
-    )
-    theirs = timm_model(state, tmp_path / 'timm.safetensors')
-    assert_features_agree(theirs.forward_features(images), expected)
-    theirs = transformers_model(state, tmp_path / 'transformers')
-    assert_features_agree(theirs(images).last_hidden_state, expected)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(
     'options',
@@ -185,6 +167,7 @@ def test_variants__features_agree(options, tmp_path):
 @pytest.mark.parametrize(
     ('arch', 'expected'),
     [
+        ('base', "'beitv2_base_patch16_224', "),
         ('small', "'beitv2_base_patch16_224', embed_dim=384, num_heads=6, "),
         ('large', "'beitv2_large_patch16_224', "),
     ],

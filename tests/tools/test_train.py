@@ -43,6 +43,8 @@ def test_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
         torch.testing.assert_close(ends[1][part], ends[0][part], rtol=0, atol=0)
     steps = [row['step'] for row in log_rows(tmp_path / 'broken')]
     assert steps == list(range(1, 9))
+    log = next((tmp_path / 'unbroken').glob('*/vis_data/scalars.json'))
+    assert log.read_text().count('accuracy/top1') == 2
 
 
 def test_resume_from_a_named_checkpoint(tmp_path):
@@ -75,7 +77,7 @@ def test_resume_without_a_checkpoint_says_where_and_what_to_do(tmp_path):
     assert not empty.exists(), 'nothing was started'
 
 
-def test_auto_scale_lr_scales_by_the_batch(tmp_path):
+def test_auto_scale_lr_scales_by_the_batch_and_no_validate_leaves_that_out(tmp_path):
     config = write_config(tmp_path, 'auto_scale_lr = dict(base_batch_size=16)')
     args = ('--no-validate', '--cfg-options', 'train_cfg.max_epochs=1')
     run_tool(
@@ -83,24 +85,13 @@ def test_auto_scale_lr_scales_by_the_batch(tmp_path):
     )
     group = load(tmp_path / 'run/epoch_1.pth')['optimizer']['param_groups'][0]
     assert group['initial_lr'] == pytest.approx(1e-3 * 4 / 16)
+    (log,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    assert 'accuracy/top1' not in log.read_text(), 'with --no-validate'
 
 
 def test_auto_scale_lr_needs_a_batch_size(tmp_path):
     with pytest.raises(ValueError, match='base_batch_size'):
         run_tool('train.py', write_config(tmp_path), '--auto-scale-lr')
-
-
-@pytest.mark.parametrize('validate', [True, False])
-def test_no_validate_leaves_the_validation_out(tmp_path, validate):
-    config = write_config(tmp_path)
-    run_tool(
-        'train.py',
-        *(config, '--work-dir', tmp_path / 'run'),
-        *([] if validate else ['--no-validate']),
-        *('--cfg-options', 'train_cfg.max_epochs=1'),
-    )
-    (log,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
-    assert ('accuracy/top1' in log.read_text()) == validate
 
 
 def test_amp_is_taken_back_without_gpu_with_one_warning(tmp_path):

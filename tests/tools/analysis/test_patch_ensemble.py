@@ -148,13 +148,6 @@ def test_identity_morphing_changes_no_value(run, tmp_path):
     assert found['fitted_to'] == '5 folds'
 
 
-def test_half_of_the_tokens_remain_by_default(run, tmp_path):
-    _, found = run(draw_world(tmp_path / 'val', 2), '--probe', 'none')
-    assert (found['num_tokens'], found['num_morphed']) == (16, 8)
-    assert found['probe'] is None
-    assert 'linear_probe' not in found['results']['with']
-
-
 def test_bad_images_and_folders_are_counted(run, tmp_path, capsys):
     root = draw_world(tmp_path / 'val', 3)
     train = draw_world(tmp_path / 'train', 3)
@@ -193,6 +186,8 @@ def test_nothing_to_evaluate_is_an_error(run, tmp_path, capsys):
 def test_results_are_rows_of_the_report(run, tmp_path):
     code, found = run(draw_world(tmp_path / 'val', 2), '--probe', 'none')
     assert code == 0
+    assert (found['num_tokens'], found['num_morphed']) == (16, 8)  # half of them
+    assert found['probe'] is None and 'linear_probe' not in found['results']['with']
     runs, problems = find_runs([tmp_path])
     assert problems == []
     assert {row.kind for row in runs} == {'patch ensemble'}
