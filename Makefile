@@ -64,7 +64,7 @@ mutation: install  ## Mutants of the core that its tests let live (ten minutes)
 	$(VENV)/bin/python -m pip install -q mutmut==3.8.1
 	rm -rf build/mutation && mkdir -p build/mutation/mmdtm build/mutation/tests
 	cp -r mmdtm/__init__.py mmdtm/morphing build/mutation/mmdtm
-	cp -r tests/morphing tests/conftest.py tests/reference.py build/mutation/tests
+	cp -r tests/morphing $(filter-out tests/test_%,$(wildcard tests/*.py)) build/mutation/tests
 	cp pyproject.toml build/mutation
 	@# mutmut leaves functions with a decorator alone.
 	sed -i.bak '/^@torch.no_grad()$$/d' build/mutation/mmdtm/morphing/*.py

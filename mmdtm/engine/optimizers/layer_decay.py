@@ -77,37 +77,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         rate = self.paramwise_cfg['layer_decay_rate']
         layered = hasattr(backbone, 'get_layer_depth')
         if rate != 1 and not layered:
+            found = 'no backbone'
+            if backbone is not None:
+                found = f'the backbone {type(backbone).__name__} without it'
             raise ValueError(
                 f'Layer-wise decay asks model.backbone.get_layer_depth, and '
-                f'{type(module).__name__} has '
-                + (
-                    'no backbone'
-                    if backbone is None
-                    else f'the backbone {type(backbone).__name__} without it'
-                )
-                + '. Use a backbone that has it, such as DTMViT, or another '
-                'constructor.'
+                f'{type(module).__name__} has {found}. Use a backbone that has it, '
+                'such as DTMViT, or another constructor.'
             )
-        groups: dict[tuple[float, bool], dict] = {}
-        depths: dict[tuple[float, bool], set[int]] = {}
+        # By their share of the rate, and whether weight decay acts on them.
+        groups: dict[tuple[float, bool], list[tuple[int, nn.Parameter]]] = {}
         for name, param in module.named_parameters():
-            if not param.requires_grad:
-                continue
-            depth, num_depths = (
-                backbone.get_layer_depth(name, 'backbone.') if layered else (0, 1)
-            )
-            decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
-            scale = rate ** (num_depths - 1 - depth)
-            group = groups.setdefault(
-                (scale, decays),
-                dict(
-                    params=[],
-                    lr=self.base_lr * scale,
-                    weight_decay=self.base_wd if decays else 0.0,
-                ),
-            )
-            group['params'].append(param)
-            depths.setdefault((scale, decays), set()).add(depth)
+            if param.requires_grad:
+                depth, num_depths = (
+                    backbone.get_layer_depth(name, 'backbone.') if layered else (0, 1)
+                )
+                decays = param.ndim > 1 and not name.endswith(NO_DECAY_NAMES)
+                key = rate ** (num_depths - 1 - depth), decays
+                groups.setdefault(key, []).append((depth, param))
         if not groups:
             raise ValueError(f'{type(module).__name__} has no trainable parameter.')
         lines = [
@@ -115,13 +102,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             f'{"depth":>7} {"lr":>10} {"weight decay":>12} {"tensors":>8} '
             f'{"parameters":>12}',
         ]
-        for key in sorted(groups):
-            group, first, last = groups[key], min(depths[key]), max(depths[key])
-            params.append(group)
+        for scale, decays in sorted(groups):
+            depths, tensors = zip(*groups[scale, decays], strict=True)
+            lr, weight_decay = self.base_lr * scale, self.base_wd if decays else 0.0
+            params.append(dict(params=[*tensors], lr=lr, weight_decay=weight_decay))
+            span = '-'.join(map(str, sorted({min(depths), max(depths)})))
+            count = sum(p.numel() for p in tensors)
             lines.append(
-                f'{first if first == last else f"{first}-{last}":>7} '
-                f'{group["lr"]:>10.3e} {group["weight_decay"]:>12g} '
-                f'{len(group["params"]):>8} '
-                f'{sum(p.numel() for p in group["params"]):>12,}'
+                f'{span:>7} {lr:>10.3e} {weight_decay:>12g} {len(tensors):>8} '
+                f'{count:>12,}'
             )
         print_log('\n'.join(lines), logger='current')
