@@ -17,6 +17,11 @@ SAMPLE = (
     'disk: files over a limit for three steps',
     'disk: two runs in one folder',
     'process: SIGTERM to the only process',
+    'process: SIGINT to rank 1 of 2',
+    'process: Ctrl-C twice',
+    'process: rank 1 of 2 stopped',
+    'process: worker hangs',
+    'process: image hangs without workers',
     'input: image: a pipe',
     'input: a job record cut short',
 )

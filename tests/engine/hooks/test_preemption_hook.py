@@ -1,6 +1,5 @@
 """Runs that are told to stop, and go on."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -97,7 +96,8 @@ def test_another_runs_checkpoint_is_not_removed(tmp_path):
     assert 'preemption_checkpoint' not in saved['message_hub']['runtime_info']
 
 
-# Long enough to be met by a signal, with workers that a Ctrl-C reaches, too.
+# Long enough to be met by a signal, with workers that a Ctrl-C reaches, too. One
+# process, and a second Ctrl-C, are in tests/attack.
 LONG = """
 custom_hooks = [dict(type='PreemptionHook')]
 train_cfg.update(max_epochs=10000)
@@ -109,22 +109,18 @@ val_cfg = val_dataloader = val_evaluator = None
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts runs of their own, and ends what is left of them."""
-    yield functools.partial(_start, tmp_path)
-    left = subprocess.run(['pgrep', '-f', tmp_path], capture_output=True, text=True)
-    for number in left.stdout.split():
-        os.kill(int(number), signal.SIGKILL)
-
-
-def _start(tmp_path: Path, processes: int, extra: str = '') -> subprocess.Popen:
-    config = write_config(tmp_path, LONG + extra)
-    command = [sys.executable, ROOT / 'tools/train.py', config]
-    if processes > 1:
-        command = [ROOT / 'tools/dist_train.sh', config, str(processes)]
-    path = f'{ROOT}:{tmp_path}'
+    """Starts two processes through torchrun, and ends what is left of them."""
+    config = write_config(tmp_path, LONG)
+    command = [
+        ROOT / 'tools/dist_train.sh',
+        config,
+        '2',
+        '--work-dir',
+        tmp_path / 'run',
+    ]
     run = subprocess.Popen(
-        [*command, '--work-dir', tmp_path / 'run'],
-        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': path},
+        command,
+        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -133,67 +129,18 @@ def _start(tmp_path: Path, processes: int, extra: str = '') -> subprocess.Popen:
     while len(log_rows(tmp_path / 'run')) < 3:
         assert run.poll() is None, run.stderr.read()
         time.sleep(0.1)
-    return run
-
-
-@pytest.mark.slow
-def test_control_c_reaches_the_workers_too(start, tmp_path):
-    run = start(1)
-    os.killpg(run.pid, signal.SIGINT)
-    out, err = run.communicate(timeout=100)
-    assert run.returncode == 75, err
-    assert 'Traceback' not in out + err
-    assert 'Ctrl-C again ends at once' in err and 'Stopped by SIGINT' in out
-    assert len(checkpoints(tmp_path / 'run')) == 1
-
-
-@pytest.mark.slow
-def test_a_second_control_c_ends_at_once(start, tmp_path):
-    wait = """
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-@HOOKS.register_module()
-class StepForEver(Hook):
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        import time
-        if runner.iter == 4:
-            time.sleep(1000)
-"""
-    (tmp_path / 'step_for_ever.py').write_text(wait)
-    extra = """
-custom_imports['imports'].append('step_for_ever')
-custom_hooks.append(dict(type='StepForEver'))
-"""
-    run = start(1, extra)
-    for _ in range(2):
-        time.sleep(2)
-        os.killpg(run.pid, signal.SIGINT)
-    out, err = run.communicate(timeout=20)
-    assert run.returncode == -signal.SIGINT
-    assert 'Traceback' not in out + err
-    assert checkpoints(tmp_path / 'run') == set()
+    yield run
+    left = subprocess.run(['pgrep', '-f', tmp_path], capture_output=True, text=True)
+    for number in left.stdout.split():
+        os.kill(int(number), signal.SIGKILL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1', 'SIGINT'])
 def test_processes_stop_together(start, tmp_path, name):
-    run = start(2)
-    run.send_signal(getattr(signal, name))
-    out, err = run.communicate(timeout=100)
-    assert run.returncode == 75, err
+    start.send_signal(getattr(signal, name))
+    out, err = start.communicate(timeout=100)
+    assert start.returncode == 75, err
     assert 'Traceback' not in out + err
-    assert out.count('Stopped by') == 1
-    assert len(checkpoints(tmp_path / 'run')) == 1
-
-
-@pytest.mark.slow
-def test_one_process_tells_the_others(start, tmp_path):
-    run = start(2)
-    command = ['pgrep', '-P', str(run.pid)]
-    workers = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    os.kill(int(workers[-1]), signal.SIGUSR1)
-    out, err = run.communicate(timeout=100)
-    assert run.returncode == 75, err
     assert out.count('Stopped by') == 1
     assert len(checkpoints(tmp_path / 'run')) == 1
