@@ -48,6 +48,7 @@ def classifier_config(classes: int = 3, kind: str = 'DTMViT', **backbone) -> dic
     head = dict(type='mmpretrain.LinearClsHead', num_classes=classes, in_channels=48)
     return dict(
         type='mmpretrain.ImageClassifier',
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
         backbone=dict(type=f'mmpretrain.{kind}', **backbone),
         head=head,
     )
