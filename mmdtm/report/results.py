@@ -8,6 +8,8 @@ from pathlib import Path
 from mmdtm.io import read_json, write_text
 from mmdtm.report.run import Run
 
+OPTIONAL = {'config', 'settings', 'curves', 'x_name', 'pictures', 'finished'}
+
 
 def write_result(
     folder: str | Path,
@@ -27,12 +29,19 @@ def write_result(
         metrics: Values by name; ``accuracy/top1``, ``mIoU``, ``knn_top1``,
             ``linear_top1``, ``images_per_second`` and ``loss`` come first.
         seconds: What it took.
-        **more: The optional fields of docs/report.md: ``config``,
-            ``settings``, ``curves``, ``x_name``, ``pictures``, ``finished``.
+        **more: The optional fields of docs/report.md, ``OPTIONAL``.
 
     Returns:
         The path of the file, written atomically.
+
+    Raises:
+        TypeError: If ``more`` has others.
     """
+    if unknown := more.keys() - OPTIONAL:
+        raise TypeError(
+            f'write_result got {", ".join(sorted(unknown))}, which no report shows. '
+            f'Give metrics, or {", ".join(sorted(OPTIONAL))}.'
+        )
     path = Path(folder) / 'result.json'
     content = dict(kind=kind, name=name, metrics=dict(metrics), seconds=seconds, **more)
     write_text(path, json.dumps(content, indent=2) + '\n')

@@ -92,6 +92,12 @@ def test_a_known_folder_gives_a_known_table(known, tmp_path):
     assert not (tmp_path / 'executed').exists()  # a config is read, not run
 
 
+def test_a_result_has_no_fields_that_no_report_shows(tmp_path):
+    with pytest.raises(TypeError, match='got setings, .*Give metrics, or .*settings'):
+        write_result(tmp_path, 'probe', 'DTM', {}, setings=dict(lr=1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_says_the_same(known, tmp_path):
     report = build_report([known], tmp_path)
     content = json.loads(report.json.read_text())
