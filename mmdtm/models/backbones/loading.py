@@ -8,6 +8,8 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from mmdtm.io.checkpoints import shorten
+
 from .position_bias import resize_table, table_length
 
 if TYPE_CHECKING:
@@ -97,10 +99,7 @@ def fit_state_dict(
 
 
 def _names(names: list[str], limit: int = 8) -> str:
-    if not names:
-        return 'none'
-    more = len(names) - limit
-    return ', '.join(names[:limit]) + (f' and {more} more' if more > 0 else '')
+    return shorten(names, limit) or 'none'
 
 
 def _check_about_backbone(given: dict, wanted: dict, who: str) -> None:
