@@ -20,7 +20,7 @@ def test_means__are_those_of_average_pooling(grid, stride):
 def test_ints__stand_for_squares():
     ours = downsample(14, 2, 4)
     assert ours.num_morphed == 49
-    assert ours.labels.shape == (4, 196)
+    assert ours.labels.shape == (4, 196) and ours.labels.dtype == torch.int64
     assert torch.equal(ours.labels, downsample((14, 14), (2, 2), 4).labels)
 
 

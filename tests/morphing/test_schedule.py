@@ -128,6 +128,14 @@ def test_dynamic_schedule__draws_stay_what_they_are():
     assert sizes == [(174, 10), (195, 4), (163, 6), (171, 5)]
 
 
+def test_dynamic_schedule__takes_another_ranks_iterations():
+    schedule = DynamicSchedule(196)
+    for step in range(20):
+        own, other = (schedule.draw(0, step, 1, rank) for rank in (2, 5))
+        mixed = schedule.draw(0, step, 1, 2, iters_rank=5)
+        assert (len(mixed), sum(mixed)) == (len(other), sum(own))
+
+
 def test_dynamic_schedule__fixed_numbers():
     assert DynamicSchedule(1, 1, 3).draw(0, 0) == (0, 0, 0)
     assert DynamicSchedule(196, 98, 7).draw(5, 6, 7, 8) == (14,) * 7
@@ -202,7 +210,10 @@ def test_effective_schedule__refuses(arguments, message):
         (dict(num_tokens=0), 'num_tokens must be at least 1, got 0'),
         (dict(num_morphed=200), r'num_morphed must be in \[1, 196\], got 200'),
         (dict(num_morphed=(0, 4)), r'num_morphed must be in \[1, 196\]'),
-        (dict(num_morphed=(9, 4)), r'\(9, 4\) is an empty range'),
+        (
+            dict(num_morphed=(9, 4)),
+            r'\(9, 4\) is an empty range; put the lower number first',
+        ),
         (dict(num_morphed=(9,)), r'pair \(lowest, highest\), got \(9,\)'),
         (dict(num_morphed='98'), "got '98'"),
         (dict(num_morphed=(0.5, 98)), 'must be an int'),
