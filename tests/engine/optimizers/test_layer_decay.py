@@ -22,7 +22,8 @@ CONSTRUCTOR = 'LayerDecayOptimWrapperConstructor'
 
 
 def classifier(**options) -> nn.Module:
-    return MODELS.build(classifier_config(**options))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(classifier_config(**options))
 
 
 def optim_wrapper(model, lr=1e-3, decay=0.5, constructor=CONSTRUCTOR, **paramwise):
