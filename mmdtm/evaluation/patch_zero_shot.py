@@ -25,6 +25,7 @@ from mmdtm.models.target_generators.openclip_generator import (
     OpenCLIPGenerator,
     find_architecture,
     find_weights,
+    plain_tower,
 )
 from mmdtm.morphing import (
     TokenAssignment,
@@ -223,7 +224,7 @@ class ZeroShotCLIP(nn.Module):
         )
         model = model.replace('/', '-')
         config = dict(find_architecture(model, model_config)[0])
-        tower = generator.teacher
+        tower = plain_tower(generator.teacher)
         gelu = tower.transformer.resblocks[0].mlp.gelu
         config['quick_gelu'] = isinstance(gelu, QuickGELU)
         text = config['text_cfg']

@@ -94,4 +94,7 @@ def check_weights(
         f'{kind}: {shorten(names)}' for kind, names in differences.items() if names
     ]
     if problems:
-        raise ValueError(f'{path} is not {description}. Keys ' + '; '.join(problems))
+        raise ValueError(
+            f'{path} is not {description}. Give weights of this architecture, or name '
+            f'the architecture of these; keys {"; ".join(problems)}'
+        )

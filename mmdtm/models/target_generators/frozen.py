@@ -66,6 +66,7 @@ class FrozenTower(nn.Module):
     """
 
     teacher: Any  # the network; its library does not say what is in it
+    view: int  # which of the preprocessor's views it takes, once there is one
 
     def __init__(
         self,
@@ -165,7 +166,8 @@ class FrozenTower(nn.Module):
         if input_size[0] * img_size[1] != input_size[1] * img_size[0]:
             raise ValueError(
                 problem + f'resizing the image to {_by(input_size)} would distort it. '
-                "Choose a teacher whose patches have the shape of the student's."
+                "Choose a teacher whose patches have the shape of the student's, or "
+                'another img_size of the student.'
             )
         if grid_size != self.grid_size:
             try:
@@ -178,8 +180,8 @@ class FrozenTower(nn.Module):
                 ) from error
             print_log(
                 f'{type(self).__name__} is set from {_by(self.grid_size)} to '
-                f"{_by(grid_size)} patches, the student's; its position embeddings "
-                f'are interpolated and images resized to {_by(input_size)}.',
+                f"{_by(grid_size)} patches, the student's: images are resized to "
+                f'{_by(input_size)}, position embeddings interpolated.',
                 logger='current',
             )
             self.input_size = input_size

@@ -11,7 +11,10 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from mmdtm.models.target_generators.base import Morphing
-from mmdtm.models.target_generators.openclip_generator import OpenCLIPGenerator
+from mmdtm.models.target_generators.openclip_generator import (
+    OpenCLIPGenerator,
+    plain_tower,
+)
 from mmdtm.morphing import TokenAssignment, bipartite_matching, kmeans
 
 if TYPE_CHECKING:
@@ -76,7 +79,7 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
         super().__init__(**kwargs)
         from open_clip.transformer import ResidualAttentionBlock
 
-        blocks = self.teacher.transformer.resblocks
+        blocks = plain_tower(self.teacher).transformer.resblocks
         if not isinstance(blocks[0], ResidualAttentionBlock):
             raise ValueError(
                 f"This CLIP's blocks are {type(blocks[0]).__name__}s, in which no "

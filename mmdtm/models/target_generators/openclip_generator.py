@@ -1,15 +1,15 @@
-"""CLIP's patch tokens as targets, for any Vision Transformer of open_clip."""
+"""CLIP's patch tokens as targets, for any image tower of open_clip with patches."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmpretrain.registry import MODELS
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from mmdtm.io.weights import check_weights, read_weights, shorten
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
-
-if TYPE_CHECKING:  # open_clip is imported when a teacher is built: it takes seconds
-    from open_clip.transformer import VisionTransformer
+from mmdtm.models.target_generators.timm_generator import (
+    measure,
+    patch_tokens,
+    pool_alone,
+    resize_network,
+)
 
 
 @MODELS.register_module()
@@ -31,6 +34,11 @@ class OpenCLIPGenerator(TargetGenerator):
     only the class token, passes the final norm and the visual projection that
     CLIP trained for the class token: D = 512 for ViT-B/16. Only the image
     tower is built.
+
+    Any other tower likewise gives each patch the feature that it gives an image: a
+    patch alone goes where class token, mean or attention pooling would put the whole
+    image (CoCa, SigLIP, EVA-02-CLIP, MobileCLIP, ConvNeXt, ...), so that D is always
+    CLIP's ``embed_dim``. docs/teachers.md has a table of kinds.
 
     The default is OpenAI's ViT-B/16, which was trained with QuickGELU in
     place of GELU; with the other one the targets are quietly wrong. A
@@ -58,7 +66,7 @@ class OpenCLIPGenerator(TargetGenerator):
     Raises:
         FileNotFoundError: If ``pretrained`` is neither a tag nor a file, the
             tag's weights cannot be downloaded, or ``model_config`` is missing.
-        ValueError: If the model is unknown or has no patch tokens, or the
+        ValueError: If the model is unknown or has no patch grid, or the
             file is not this CLIP or not plain weights.
     """
 
@@ -89,19 +97,30 @@ class OpenCLIPGenerator(TargetGenerator):
 
     def extract_tokens(self, images: Tensor) -> Tensor:
         tower = self.teacher
+        if hasattr(tower, 'trunk'):  # timm's
+            return tower.head(patch_tokens(tower.trunk, images))
+        pooler = tower.attn_pool
         output = tower.forward_intermediates(
             images,
             indices=1,
-            normalize_intermediates=True,
+            normalize_intermediates=pooler is None,
             intermediates_only=True,
             output_fmt='NLC',
         )
-        return output['image_intermediates'][0] @ tower.proj
+        tokens = output['image_intermediates'][0]
+        if pooler is not None:
+            alone = tokens.flatten(0, 1).unsqueeze(1)
+            pooled = pool_alone(lambda part: tower._pool(part)[0].flatten(1), alone)
+            tokens = pooled.unflatten(0, tokens.shape[:2])
+        return tokens @ tower.proj
 
     def resize_teacher(self, input_size: tuple[int, int]) -> None:
         from open_clip.model import resize_pos_embed
 
         tower = self.teacher
+        if hasattr(tower, 'trunk'):
+            resize_network(tower.trunk, input_size)
+            return
         if self.grid_size[0] != self.grid_size[1]:
             raise ValueError('open_clip resizes square position embeddings alone')
         grid_size = tuple(
@@ -126,6 +145,7 @@ def build_tower(
     """Build the image tower of a CLIP; see :class:`OpenCLIPGenerator`."""
     import open_clip
     from open_clip.model import _build_vision_tower
+    from open_clip.modified_resnet import ModifiedResNet
 
     config, normalisation = find_architecture(model, model_config)
     quick_gelu, weights, path = config.get('quick_gelu', False), None, ''
@@ -143,22 +163,60 @@ def build_tower(
     if force_quick_gelu is not None:
         quick_gelu = force_quick_gelu
 
-    network = _build_vision_tower(config['embed_dim'], config['vision_cfg'], quick_gelu)
-    _check_tower(model, network)
+    network: Any = _build_vision_tower(
+        config['embed_dim'],
+        {**config['vision_cfg'], 'timm_model_pretrained': False},
+        quick_gelu,
+    )
+    if isinstance(network, ModifiedResNet):
+        raise ValueError(
+            f"{model}'s image tower is a ResNet of OpenAI's, which has no patch grid: "
+            'its attention pooling takes all positions at once. Choose a ViT.'
+        )
     if weights is not None:
         _load(network, weights, path, model)
+    if hasattr(network, 'trunk'):
+        patch_size, _ = measure(network.trunk, network.image_size)
+    else:
+        patch_size = network.patch_size
+        if network.attn_pool is not None:  # of one patch, all queries find the same
+            network.attn_pool.query = nn.Parameter(network.attn_pool.query[:1])
+            network.pool_type = 'tok'
     return Tower(
         network,
-        patch_size=network.patch_size,
+        patch_size=patch_size,
         input_size=network.image_size,
         mean=[255 * value for value in normalisation['mean']],
         std=[255 * value for value in normalisation['std']],
-        out_channels=network.output_dim,
+        out_channels=config['embed_dim'],
     )
 
 
+def plain_tower(tower: Any) -> Any:
+    """Check that an image tower has one norm and one projection for all its tokens.
+
+    Args:
+        tower: Of :class:`OpenCLIPGenerator`.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it is one of timm's, or pools by attention.
+    """
+    from open_clip.transformer import VisionTransformer
+
+    if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None:
+        raise ValueError(
+            f"This CLIP's image tower is a {type(tower).__name__} of timm's, or pools "
+            "by attention. Choose one of open_clip's own that pools by class token or "
+            'mean, such as ViT-B-16-quickgelu.'
+        )
+    return tower
+
+
 def _load(
-    network: VisionTransformer, weights: Mapping[str, Tensor], path: str, model: str
+    network: nn.Module, weights: Mapping[str, Tensor], path: str, model: str
 ) -> None:
     visual = {
         name.removeprefix('visual.'): value
@@ -188,7 +246,7 @@ def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict
 
     Raises:
         FileNotFoundError: If ``model_config`` is missing.
-        ValueError: If the model is unknown or has no patch tokens.
+        ValueError: If the model is unknown.
     """
     import open_clip
 
@@ -202,10 +260,9 @@ def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict
             known = open_clip.list_models()
             near = difflib.get_close_matches(model, known, n=4, cutoff=0.4)
             raise ValueError(
-                f'open_clip has no model {model!r}. '
-                + (f'Near it: {", ".join(near)}. ' if near else '')
-                + 'open_clip.list_models() names all; model_config describes one that '
-                'it does not know.'
+                f'open_clip has no model {model!r}. Choose one of '
+                'open_clip.list_models(), or describe it in model_config'
+                + (f'; near it: {", ".join(near)}.' if near else '.')
             )
         # A file says nothing of its normalisation, but the model's tags may.
         tags = [
@@ -225,17 +282,6 @@ def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict
                 f'The model_config of {model} lacks {" and ".join(missing)}; '
                 "open_clip's own model_configs/*.json show the format."
             )
-    timm_name = config['vision_cfg'].get('timm_model_name')
-    if timm_name:
-        raise ValueError(
-            f"{model}'s image tower is timm's {timm_name}. OpenCLIPGenerator takes "
-            "open_clip's own Vision Transformers; TimmGenerator takes timm's."
-        )
-    if isinstance(config['vision_cfg'].get('layers'), Sequence):
-        raise ValueError(
-            f"{model}'s image tower is a ResNet, which has no patch tokens. Choose a "
-            'ViT.'
-        )
     return config, preprocess
 
 
@@ -251,21 +297,6 @@ def _read_config(model: str, model_config: str | Mapping) -> Mapping:
             f'file, or a folder that holds {model}.json.'
         )
     return json.loads(path.read_text())
-
-
-def _check_tower(model: str, tower: nn.Module) -> None:
-    from open_clip.transformer import VisionTransformer
-
-    if not isinstance(tower, VisionTransformer):
-        raise ValueError(
-            f"{model}'s image tower is a {type(tower).__name__} without patch tokens. "
-            'Choose a ViT.'
-        )
-    if tower.attn_pool is not None:
-        raise ValueError(
-            f'{model} pools its patches by attention before the projection (CoCa), so '
-            'no patch token passes it. Choose a ViT that pools by class token or mean.'
-        )
 
 
 def find_weights(model: str, pretrained: str, tag: dict) -> str:

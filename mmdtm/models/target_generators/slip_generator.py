@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from mmdtm.io.weights import check_weights, read_weights, shorten
 from mmdtm.models.target_generators.frozen import Tower
-from mmdtm.models.target_generators.timm_generator import TimmTeacher, timm_tower
+from mmdtm.models.target_generators.timm_generator import TimmTeacher
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer
@@ -60,9 +60,6 @@ class SLIPGenerator(TimmTeacher):
     ) -> None:
         super().__init__(partial(_build, arch), checkpoint, **kwargs)
 
-    def extract_tokens(self, images: Tensor) -> Tensor:
-        return self.teacher.head(super().extract_tokens(images))
-
 
 def _build(arch: str | dict, checkpoint: str | None) -> Tower:
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -78,10 +75,12 @@ def _build(arch: str | dict, checkpoint: str | None) -> Tower:
     network.head = nn.Linear(network.embed_dim, 512, bias=False)
     if checkpoint is not None:
         _load(network, checkpoint, arch)
-    return timm_tower(
+    return Tower(
         network,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
+        patch_size=network.patch_embed.patch_size,
+        input_size=network.patch_embed.img_size,
+        mean=[255 * value for value in IMAGENET_DEFAULT_MEAN],
+        std=[255 * value for value in IMAGENET_DEFAULT_STD],
         out_channels=network.head.out_features,
     )
 

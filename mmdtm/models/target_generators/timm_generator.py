@@ -1,14 +1,17 @@
-"""Patch tokens of any Vision Transformer of timm as targets."""
+"""Patch tokens of any network of timm that keeps a grid of them, as targets."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mmdtm.io.weights import read_weights
 from mmdtm.models.target_generators.base import TargetGenerator
@@ -16,41 +19,24 @@ from mmdtm.models.target_generators.frozen import Tower
 
 
 class TimmTeacher(TargetGenerator):
-    """A teacher whose network is a ViT of timm; the base of those below."""
+    """A teacher whose network is one of timm's; the base of those below."""
 
     def extract_tokens(self, images: Tensor) -> Tensor:
-        """Patch tokens after the final norm; see the base class."""
-        network = self.teacher
-        tokens = network.forward_features(images)
-        prefix, (rows, columns) = network.num_prefix_tokens, self.grid_size
-        if tokens.ndim != 3 or tokens.shape[1] != prefix + rows * columns:
-            raise ValueError(
-                f'{type(network).__name__} gives features of shape '
-                f'{tuple(tokens.shape)}, not a token for each of {rows}x{columns} '
-                'patches. Choose a plain ViT.'
-            )
-        tokens = tokens[:, prefix:]
-        # Networks that pool by the mean keep their final norm for what they pool.
-        if isinstance(network.norm, nn.Identity) and hasattr(network, 'fc_norm'):
-            tokens = network.fc_norm(tokens)
-        return tokens
+        return patch_tokens(self.teacher, images)
 
     def resize_teacher(self, input_size: tuple[int, int]) -> None:
-        if not hasattr(self.teacher, 'set_input_size'):
-            raise ValueError(
-                f'{type(self.teacher).__name__} takes images of '
-                f'{self.input_size[0]}x{self.input_size[1]} alone'
-            )
-        self.teacher.set_input_size(img_size=input_size)
+        resize_network(self.teacher, input_size)
 
 
 @MODELS.register_module()
 class TimmGenerator(TimmTeacher):
-    """All patch tokens of a ViT of timm, after its final norm.
+    """All patch tokens of a network of timm, after its final norm.
 
-    For DINOv2, DINOv3, SigLIP, EVA, DeiT III and the like. Class and register
-    tokens are left out, and so is any head. Mean, std and input size are those
-    that timm records for the weights.
+    For DINOv2, DINOv3, SigLIP, EVA, PE, SAM, DeiT III and the like; hybrids, CNNs and
+    hierarchical networks have a token for each position of their last stage. Class and
+    register tokens are left out, and so is any head, attention pooling with it. Mean,
+    std and input size are those that timm records for the weights. docs/teachers.md has
+    a table of kinds.
 
     Args:
         model: timm's name, with or without a tag, as 'vit_base_patch14_dinov2.lvd142m'.
@@ -63,7 +49,7 @@ class TimmGenerator(TimmTeacher):
     Raises:
         FileNotFoundError: If the file is missing or the weights cannot be
             downloaded.
-        ValueError: If the model is unknown or has no patch tokens, or the
+        ValueError: If the model is unknown or has no patch grid, or the
             file is not of this model or not plain weights.
     """
 
@@ -82,56 +68,137 @@ class TimmGenerator(TimmTeacher):
         )
 
 
-def timm_tower(
-    network: Any, mean: Sequence[float], std: Sequence[float], out_channels: int
-) -> Tower:
-    """Describe a ViT of timm.
+def patch_tokens(network: Any, images: Tensor) -> Tensor:
+    """Pass each patch through a network's own head, as if it were the whole image.
+
+    A patch alone is what the head pools, by class token, mean or attention alike; what
+    follows is the head's norm and projection, if it has them.
 
     Args:
-        network: The ViT.
-        mean: Three channel means, RGB, for pixels 0-1.
-        std: Likewise the deviations.
-        out_channels: D.
+        network: Of timm.
+        images: (B, 3, H, W).
+
+    Returns:
+        (B, N, D), row-major.
 
     Raises:
-        ValueError: If the network has no grid of patch tokens.
+        ValueError: If the network has no patch grid.
     """
-    patches: Any = getattr(network, 'patch_embed', None)
-    if (
-        getattr(network, 'num_prefix_tokens', None) is None
-        or getattr(patches, 'grid_size', None) is None
-    ):
+    features = network.forward_features(images)
+    prefix = getattr(network, 'num_prefix_tokens', None)
+    shape = getattr(features, 'shape', ())
+    if len(shape) == 3 and prefix is not None:
+        tokens = features[:, prefix:]
+        alone = tokens.flatten(0, 1)[:, None].expand(-1, prefix + 1, -1)
+    elif len(shape) == 4 and getattr(network, 'output_fmt', 'NCHW') == 'NHWC':
+        tokens = features.flatten(1, 2)
+        alone = tokens.flatten(0, 1)[:, None, None]
+    elif len(shape) == 4:
+        tokens = features.flatten(2).transpose(1, 2)
+        alone = tokens.flatten(0, 1)[:, :, None, None]
+    else:
+        raise _no_grid(network)
+    return pool_alone(network.forward_head, alone).unflatten(0, tokens.shape[:2])
+
+
+def pool_alone(head: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
+    """Pool patches as if each were an image, (B * N, ...) to (B * N, D).
+
+    CUDA's attention kernels take up to 65,535 images, a large batch has more patches.
+    """
+    return torch.cat([head(part) for part in patches.split(2**15)])
+
+
+def resize_network(network: Any, input_size: tuple[int, int]) -> None:
+    """Let a network of timm take images of another size.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    owner = network
+    if not hasattr(network, 'set_input_size'):  # SAM's interpolates as it runs
+        owner = getattr(network, 'patch_embed', None)
+    try:
+        if hasattr(owner, 'set_input_size'):
+            owner.set_input_size(img_size=input_size)
+        measure(network, input_size)
+    except Exception as error:  # each network fails in its own way
         raise ValueError(
-            f'{type(network).__name__} has no fixed grid of patch tokens (a CNN or a '
-            'ViT that merges patches has none). Choose a plain ViT, such as '
-            'vit_base_patch14_dinov2.'
-        )
-    return Tower(
-        network,
-        patch_size=patches.patch_size,
-        input_size=patches.img_size,
-        mean=[255 * value for value in mean],
-        std=[255 * value for value in std],
-        out_channels=out_channels,
+            f'{type(network).__name__} takes images of one size alone'
+        ) from error
+
+
+def measure(network: Any, input_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Find what the tokens of a network of timm are like, without computing any.
+
+    Args:
+        network: The network.
+        input_size: Height and width of its images.
+
+    Returns:
+        Height and width of a patch in pixels, and the width of a token.
+
+    Raises:
+        ValueError: If the network has no patch grid.
+    """
+    stages = getattr(network, 'feature_info', None)
+    if not stages:
+        raise _no_grid(network)
+    stride = stages[-1]['reduction']
+    tokens = _PatchTokens(network.eval())
+    state = itertools.chain(tokens.named_parameters(), tokens.named_buffers())
+    on_meta = {name: value.to('meta') for name, value in state}
+    images = torch.zeros(1, 3, *input_size, device='meta')
+    _, count, width = functional_call(tokens, on_meta, images).shape
+    if count != (input_size[0] // stride) * (input_size[1] // stride):
+        raise _no_grid(network)
+    return (stride, stride), width
+
+
+class _PatchTokens(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return patch_tokens(self.network, images)
+
+
+def _no_grid(network: nn.Module) -> ValueError:
+    return ValueError(
+        f'{type(network).__name__} has no patch grid: its final features are not one '
+        'token for each patch of the image, in rows. Choose a teacher that has one, '
+        'such as vit_base_patch14_dinov2.'
     )
 
 
 def _build(model: str, pretrained: bool | str | None) -> Tower:
     network = _create(model, pretrained or False)
+    if getattr(network, 'attn_pool', None) is not None:  # a head, which is left out
+        network.attn_pool, network.global_pool = None, 'avg'
     config = network.pretrained_cfg
-    return timm_tower(network, config['mean'], config['std'], network.num_features)
+    input_size = tuple(config['input_size'][1:])
+    patch_size, width = measure(network, input_size)
+    return Tower(
+        network,
+        patch_size=patch_size,
+        input_size=input_size,
+        mean=[255 * value for value in config['mean']],
+        std=[255 * value for value in config['std']],
+        out_channels=width,
+    )
 
 
 def _create(model: str, pretrained: bool | str) -> Any:
     import timm  # when a teacher is built, for it takes a second
 
-    name = model.split('.')[0]
-    if ':' not in model and not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
+    known = timm.list_pretrained() if '.' in model else timm.list_models()
+    if ':' not in model and model not in known:
+        near = difflib.get_close_matches(model, known, n=4, cutoff=0.4)
         raise ValueError(
-            f'timm has no model {model!r}. '
-            + (f'Near it: {", ".join(near)}. ' if near else '')
-            + 'timm.list_models() names all.'
+            f'timm has no model {model!r}. Choose one of timm.list_models() or, with a '
+            'tag, of timm.list_pretrained()'
+            + (f'; near it: {", ".join(near)}.' if near else '.')
         )
     if not isinstance(pretrained, str):
         try:
@@ -162,7 +229,8 @@ def _create(model: str, pretrained: bool | str) -> Any:
         )
     except Exception as error:  # the converters of timm fail in their own ways
         raise ValueError(
-            f"{pretrained} does not hold timm's {model}: {error}"
+            f"{pretrained} does not hold timm's {model} ({error}). Give the weights "
+            'of this model, or name the model that they are of.'
         ) from error
     network.pretrained_cfg.pop('state_dict', None)  # or it stays in memory
     return network

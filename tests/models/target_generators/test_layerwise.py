@@ -204,6 +204,9 @@ def test_bad_options_are_named(clip_config, clip_file):
     generator = build(clip_config, clip_file, merging='kmeans', num_clusters=(8, 9))
     with pytest.raises(ValueError, match='9 clusters in block 1, where 8 tokens'):
         generator.set_student_grid((4, 4), 32)
-    clip_config['vision_cfg'].update(qk_norm=True)
+    clip_config['vision_cfg'].update(attentional_pool=True)
+    with pytest.raises(ValueError, match='pools by attention. Choose .*ViT-B-16-quick'):
+        build(clip_config, None, random_weights=True)
+    clip_config['vision_cfg'].update(attentional_pool=False, qk_norm=True)
     with pytest.raises(ValueError, match='CustomResidualAttentionBlocks.*plain blocks'):
         build(clip_config, None, random_weights=True)
