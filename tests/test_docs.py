@@ -1,21 +1,27 @@
 """What the pages show is what is in the tree, and works."""
 
+import mmdtm.plugin  # noqa: F401  # isort: skip
+
 import ast
 import re
+from pathlib import Path
 
+import open_clip
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from pages import PAGES, ROOT, Block, blocks, registered
 from tiny import ARCH, dtm_config
 
-import mmdtm.plugin  # noqa: F401
+from mmdtm.engine.launch import nodes
 from mmdtm.hub import find_config
 from mmdtm.models.target_generators import OpenCLIPGenerator
 from mmdtm.morphing import TokenAssignment, bipartite_matching, dtm_loss
+from mmdtm.smoke import shrink_model
 
 PYTHON = blocks(language='python')
 
@@ -158,8 +164,7 @@ def take_step(model, side: int) -> dict[str, torch.Tensor]:
     return logged
 
 
-@pytest.mark.parametrize('block', [b for b in PYTHON if is_config(b)], ids=str)
-def test_config_loads(block, tmp_path):
+def load(block: Block, folder: Path) -> Config:
     """Alone if it names its bases, else as a part of the config whose kind it is."""
 
     def found(base: re.Match) -> str:
@@ -172,13 +177,61 @@ def test_config_loads(block, tmp_path):
         if "_delete_=True, type='mmpretrain.DTMViT'" not in ' '.join(text.split()):
             name = 'dtm_vit-b_300e'
         text = f'_base_ = [{str(find_config(name))!r}]\n' + text
-    file = tmp_path / 'shown.py'
+    file = folder / 'shown.py'
     file.write_text(text)
-    cfg = Config.fromfile(file, import_custom_modules=False)
+    return Config.fromfile(file, import_custom_modules=False)
+
+
+@pytest.mark.parametrize('block', [b for b in PYTHON if is_config(b)], ids=str)
+def test_config_loads(block, tmp_path):
+    cfg = load(block, tmp_path)
     assert cfg.model and cfg.train_cfg and cfg.train_dataloader
     for kind in re.findall(r"\btype='([\w.]+)'", block.text):
         shown = any(f'class {kind}(' in other.text for other in PYTHON)
         assert shown or registered(kind), f'{kind} is not registered'
+
+
+def test_the_teachers_shown_are_known_and_train_a_student(tmp_path):
+    """Small; what is the same when small trains once."""
+    known = {*timm.list_models(), *timm.list_pretrained(), *open_clip.list_models()}
+    trained = []
+    for block in blocks('docs/teachers.md', 'python'):
+        names = re.findall(r"model='(.*?)'", block.text)
+        assert known.issuperset(names), block
+        cfg = load(block, tmp_path)
+        for part in [n for n in nodes(cfg.model) if isinstance(n, dict)]:
+            if part.get('type') == 'OpenCLIPGenerator':
+                tags = open_clip.list_pretrained_tags_by_model(part.model)
+                assert part.pretrained in tags, block
+        shrink_model(cfg.model)
+        if cfg.model not in trained:
+            logged = take_step(MODELS.build(cfg.model), 64)
+            assert logged['loss'] > 0, block
+            trained.append(cfg.model)
+    # CLIP, timm's, its grid twice as fine, K-means, two summed and two side by side.
+    assert len(trained) == 6
+
+
+def test_the_patches_of_14_pixels_shown_train():
+    (block,) = blocks('docs/teachers.md', 'bash')
+    options = dict(re.findall(r'(\S+)=(\d+)', block.text))
+    cfg = Config.fromfile(find_config('dtm_vit-b_300e'), import_custom_modules=False)
+    cfg.merge_from_dict({name: int(value) for name, value in options.items()})
+    cfg.model.backbone.arch = ARCH
+    cfg.model.target_generator.update(OpenCLIPGenerator.smoke)
+    model = MODELS.build(cfg.model).train()
+    (draw,) = [
+        TRANSFORMS.build(step)
+        for step in cfg.train_dataloader.dataset.pipeline
+        if step.type == 'BlockMaskGenerator'
+    ]
+    sample = DataSample()
+    sample.mask = torch.from_numpy(draw({})['mask'])
+    images = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    data = model.data_preprocessor(dict(inputs=images, data_samples=[sample]), True)
+    assert data['mask'].shape == (1, 16, 16)
+    assert model(**data, mode='loss')['loss'].isfinite()
+    assert model.target_generator.grid_size == (16, 16)
 
 
 def test_the_teacher_of_ones_own_trains_a_student(tmp_path):

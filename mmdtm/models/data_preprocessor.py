@@ -49,13 +49,16 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             )
         self.num_views = 1  # the student's
 
-    def add_view(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def add_view(self, mean: Sequence[float], std: Sequence[float]) -> int:
         """Make one more view of the crop, for a teacher.
 
         Args:
             mean: Three values, RGB, on the 0-255 scale; for the first teacher
                 ``target_mean`` counts instead, if given.
             std: Likewise.
+
+        Returns:
+            The view's place in ``inputs``.
         """
         norm = (mean, std)
         if self.num_views == 1 and self.target_norm:
@@ -70,10 +73,10 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             name = f'view{self.num_views}_{name}'
             self.register_buffer(name, buffer.view(-1, 1, 1), persistent=False)
         self.num_views += 1
+        return self.num_views - 1
 
     def view_norm(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of a view, (3, 1, 1) each; -1 is the last."""
-        view %= self.num_views
+        """Mean and standard deviation of a view, (3, 1, 1) each."""
         prefix = f'view{view}_' if view else ''  # the student's are the parent's
         return getattr(self, f'{prefix}mean'), getattr(self, f'{prefix}std')
 

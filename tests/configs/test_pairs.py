@@ -54,6 +54,7 @@ PAIRS = [
             'ablation/l2': ['model.head.loss.distance'],
             'ablation/smooth-l1': ['model.head.loss.distance', 'model.head.loss.beta'],
             'beyond/dinov2-dtm': TEACHER,
+            'beyond/clip-dinov2-dtm': ['model.type', 'model.more_teachers'],
             'beyond/dpc-knn': MORPHING,
         }.items()
     ),

@@ -98,7 +98,8 @@ class MorphingVisualHook(Hook):
         preprocessor, part = model.data_preprocessor, _dtm_part(model)
         morphing = part.morphing
         data = preprocessor(data_batch, True)
-        view = data['inputs'][-1][: self.num_images]
+        place = part.target_generator.view
+        view = data['inputs'][place][: self.num_images]
         training = morphing is not None and morphing.training
         devices = [view.device] if view.is_cuda else []
         with torch.random.fork_rng(devices=devices):
@@ -114,7 +115,7 @@ class MorphingVisualHook(Hook):
             masks = data['mask'][: self.num_images].numpy(force=True)
         images = denormalize(
             view,
-            *(norm.flatten().tolist() for norm in preprocessor.view_norm(-1)),
+            *(norm.flatten().tolist() for norm in preprocessor.view_norm(place)),
         )
         return morphing_sheet(
             images,

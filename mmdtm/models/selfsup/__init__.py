@@ -6,6 +6,7 @@ from .byol import BYOLDTM
 from .distillation import DTMDistillation
 from .dtm import DTM
 from .mae import MAEDTM
+from .multi_teacher import MultiTeacherDTM
 from .pretrained import PretrainedBackbone
 from .vqkd import VQKDGenerator
 
@@ -17,6 +18,7 @@ __all__ = [
     'DTMDistillation',
     'MAEDTM',
     'MaskedInput',
+    'MultiTeacherDTM',
     'PretrainedBackbone',
     'VQKDGenerator',
     'first_view',

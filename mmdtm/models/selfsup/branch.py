@@ -127,7 +127,7 @@ def attach_tower(
         )
     grid = getattr(head, 'grid_size', None) or backbone.patch_resolution
     tower.set_student_grid(tuple(grid), backbone.img_size)
-    data_preprocessor.add_view(tower.mean, tower.std)
+    tower.view = data_preprocessor.add_view(tower.mean, tower.std)
 
 
 def first_view(inputs: torch.Tensor | list) -> torch.Tensor:

@@ -13,7 +13,47 @@ from mmdtm.morphing import TokenAssignment
 Morphing = Callable[[Tensor], list[TokenAssignment]]
 
 
-class TargetGenerator(FrozenTower, metaclass=ABCMeta):
+class Teacher(metaclass=ABCMeta):
+    """Turns images into target tokens v, which alone decide how they are grouped."""
+
+    view: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the target tokens, (B, N, D), of images (B, 3, H, W)."""
+
+    def targets(
+        self, images: Tensor, morphing: Morphing
+    ) -> tuple[Tensor, list[TokenAssignment]]:
+        """Compute target tokens and their grouping.
+
+        Args:
+            images: See :meth:`FrozenTower.run`.
+            morphing: Groups the tokens; unused by a teacher that does so itself.
+
+        Returns:
+            v, float32 (B, N, D), and M^1..M^L, all without gradient.
+
+        Raises:
+            ValueError: See :meth:`FrozenTower.run`.
+        """
+        tokens = self(images)  # type: ignore[operator]
+        return tokens, morphing(tokens)
+
+    def check_morphing(self, morphing: object | None) -> None:
+        """Check that there is a morphing for :meth:`targets`.
+
+        Raises:
+            ValueError: If it is missing, or superfluous.
+        """
+        if morphing is None:
+            raise ValueError(
+                f'{type(self).__name__} does not merge tokens, and morphing is None. '
+                "Give a morphing, for instance dict(type='BipartiteMorphing')."
+            )
+
+
+class TargetGenerator(Teacher, FrozenTower):
     """A teacher: a frozen network that turns images into target tokens v.
 
     A subclass hands :class:`FrozenTower` a function that builds the network,
@@ -46,36 +86,6 @@ class TargetGenerator(FrozenTower, metaclass=ABCMeta):
             ValueError: See :meth:`FrozenTower.run`.
         """
         return self.run(self.extract_tokens, images).float()
-
-    def targets(
-        self, images: Tensor, morphing: Morphing
-    ) -> tuple[Tensor, list[TokenAssignment]]:
-        """Compute target tokens and their grouping, which these alone decide.
-
-        Args:
-            images: See :meth:`FrozenTower.run`.
-            morphing: Groups the tokens; unused by a teacher that does so itself.
-
-        Returns:
-            v, float32 (B, N, D), and M^1..M^L, all without gradient.
-
-        Raises:
-            ValueError: See :meth:`FrozenTower.run`.
-        """
-        tokens = self(images)
-        return tokens, morphing(tokens)
-
-    def check_morphing(self, morphing: object | None) -> None:
-        """Check that there is a morphing for :meth:`targets`.
-
-        Raises:
-            ValueError: If it is missing, or superfluous.
-        """
-        if morphing is None:
-            raise ValueError(
-                f'{type(self).__name__} does not merge tokens, and morphing is None. '
-                "Give a morphing, for instance dict(type='BipartiteMorphing')."
-            )
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, {self.out_channels} channels'

@@ -64,7 +64,7 @@ def test_the_teacher_sees_the_unmasked_crop(dtm_cfg, build, batch):
 def test_given_target_norm_wins_over_the_teachers(dtm_cfg, build):
     dtm_cfg['data_preprocessor'].update(target_mean=[1, 2, 3], target_std=[4, 5, 6])
     model = build(dtm_cfg)
-    mean, std = model.data_preprocessor.view_norm(-1)
+    mean, std = model.data_preprocessor.view_norm(1)
     assert (mean.flatten().tolist(), std.flatten().tolist()) == ([1, 2, 3], [4, 5, 6])
 
 
