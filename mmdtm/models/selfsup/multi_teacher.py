@@ -1,5 +1,7 @@
 """DTM with several teachers at once (beyond the paper)."""
 
+from typing import Any
+
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -28,7 +30,7 @@ class MultiTeacherDTM(DTM):
 
     def __init__(self, more_teachers: dict[str, dict], **kwargs) -> None:
         super().__init__(**kwargs)
-        self.more_teachers = nn.ModuleDict(
+        self.more_teachers: Any = nn.ModuleDict(
             {
                 name: DTMBranch(self.backbone, self.data_preprocessor, **branch)
                 for name, branch in more_teachers.items()

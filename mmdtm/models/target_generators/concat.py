@@ -34,20 +34,21 @@ class ConcatGenerator(Teacher, nn.Module):
 
     def __init__(self, teachers: Sequence[dict]) -> None:
         super().__init__()
-        self.teachers: Any = nn.ModuleList(MODELS.build(cfg) for cfg in teachers)
-        if len(self.teachers) < 2:
+        built: list[Any] = [MODELS.build(cfg) for cfg in teachers]
+        if len(built) < 2:
             raise ValueError(
-                f'ConcatGenerator has {len(self.teachers)} teacher(s). Give two or '
+                f'ConcatGenerator has {len(built)} teacher(s). Give two or '
                 'more, or the one as target_generator itself.'
             )
-        self.mean, self.std = self.teachers[0].mean, self.teachers[0].std
+        self.teachers: Any = nn.ModuleList(built)
+        self.mean, self.std = built[0].mean, built[0].std
         # From the first teacher's view to each one's.
-        means = torch.tensor([teacher.mean for teacher in self.teachers])
-        stds = torch.tensor([teacher.std for teacher in self.teachers])
+        means = torch.tensor([teacher.mean for teacher in built])
+        stds = torch.tensor([teacher.std for teacher in built])
         scales, shifts = stds[0] / stds, (means[0] - means) / stds
         self.register_buffer('scales', scales[..., None, None], persistent=False)
         self.register_buffer('shifts', shifts[..., None, None], persistent=False)
-        self.out_channels = sum(teacher.out_channels for teacher in self.teachers)
+        self.out_channels = sum(teacher.out_channels for teacher in built)
 
     @property
     def grid_size(self) -> tuple[int, int]:
