@@ -56,6 +56,7 @@ class Tour:
 
     Attributes:
         clip_steps: Of the small CLIP's training; None leaves its own number.
+        batch_size: Images in a step of each training; None leaves its own number.
         scenes: Numbers of training and validation scenes; None likewise.
         lengths: For a config the epochs or iterations; None leaves the config's.
         tasks: What each start is fine-tuned on.
@@ -64,6 +65,7 @@ class Tour:
     """
 
     clip_steps: int | None = None
+    batch_size: int | None = None
     scenes: tuple[int, int] | None = None
     lengths: Mapping[Path, int] = field(default_factory=dict)
     tasks: tuple[str, ...] = ('finetune', 'segment')
@@ -72,14 +74,16 @@ class Tour:
 
 
 FULL = Tour()
-# In at most ten CPU-minutes, see README.md.
+# In at most ten CPU-minutes, see README.md. In as many CPU-seconds the CLIP learns more
+# in steps of half the images: 75 % zero-shot in 1500, 49 % in 800 of all 32.
 SHORT = Tour(
-    clip_steps=400,
+    clip_steps=1100,
+    batch_size=16,
     scenes=(2000, 500),
-    lengths=dict.fromkeys(PRETRAIN.values(), 3) | {FINETUNE: 2},
+    lengths=dict.fromkeys(PRETRAIN.values(), 4) | {FINETUNE: 1},
     tasks=('finetune',),
     full=False,
-    seconds=0.35,
+    seconds=0.7,
 )
 # To see that all of it runs.
 QUICK = Tour(
@@ -162,6 +166,9 @@ class Plan:
                 options['param_scheduler.1.end'] = most
                 options['param_scheduler.1.T_max'] = most - begin
                 options['default_hooks.checkpoint.interval'] = most
+        if self.tour.batch_size:
+            each = self.tour.batch_size // processes
+            options = {'train_dataloader.batch_size': each, **options}
         launch = (
             [TOOLS / 'dist_train.sh', config, processes]
             if processes > 1
@@ -229,6 +236,8 @@ class Plan:
         command += ['--seed', self.seed]
         if self.tour.clip_steps:
             command += ['--steps', self.tour.clip_steps]
+        if self.tour.batch_size:
+            command += ['--batch-size', self.tour.batch_size]
         return self.stage(
             'clip', 'small CLIP', command, 120, ['data'], files=[script],
             # On a second core it takes more CPU time, and what needs the data alone

@@ -395,9 +395,13 @@ def test_the_short_tour_is_a_part_of_the_full_one(tmp_path):
             continue
         commands = {job.name: list(map(str, job.command)) for job in jobs}
         assert '--num-train' in commands['data']
+        clip_command = commands['seed0-clip']
+        assert clip_command[clip_command.index('--batch-size') + 1] == '16'
         for name in ('seed0-dtm', 'seed0-token-wise', 'seed0-dtm-finetune'):
             given = dict(part.split('=', 1) for part in commands[name] if '=' in part)
             file = next(part for part in commands[name] if part.endswith('toy.py'))
+            processes = 1 if 'finetune' in name else 2
+            assert int(given['train_dataloader.batch_size']) * processes == 16
             cfg = Config.fromfile(file)
             cfg.merge_from_dict(
                 {
