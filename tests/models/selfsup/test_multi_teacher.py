@@ -91,7 +91,7 @@ def test_each_teacher_may_have_its_own_grid(two_cfg, build, batch):
 
 @pytest.mark.parametrize('summed', [True, False])
 def test_grids_that_cannot_agree_are_refused(two_cfg, build, summed):
-    fixed = dict(DINO, model='cait_xxs24_224')
+    fixed = dict(DINO, model='tnt_s_legacy_patch16_224')
     two_cfg['more_teachers']['dino']['target_generator'] = fixed
     if not summed:
         two_cfg['type'] = 'DTM'

@@ -66,10 +66,10 @@ def test_a_network_without_a_patch_grid_is_refused(name):
 
 
 def test_a_network_of_one_size_refuses_another():
-    generator = TimmGenerator('cait_xxs24_224', random_weights=True)
+    generator = TimmGenerator('tnt_s_legacy_patch16_224', random_weights=True)
     with pytest.raises(
         ValueError,
-        match='14x14 patches .* student 4x4 .* Cait takes images of one size alone. '
+        match='14x14 patches .* student 4x4 .* TNT takes images of one size alone. '
         'Choose a student with 14x14 patches or another teacher',
     ):
         generator.set_student_grid((4, 4), 64)
