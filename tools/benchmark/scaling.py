@@ -139,6 +139,7 @@ def draw(rows: list[dict], file: Path) -> None:
         len(axes),
         figsize=(3.6 * len(axes), 3.6),
         squeeze=False,
+        sharey=True,
         layout='constrained',
     )
     for panel, axis in zip(panels[0], axes, strict=True):
