@@ -368,7 +368,8 @@ def main() -> int:
     jobs = [data_stage(args)]
     # All seeds of a perturbation before the next one.
     for stages in zip(*(plan.noise_stages() for plan in plans), strict=True):
-        jobs += stages
+        # As long as each other for the pool, which would take the longest first.
+        jobs += [replace(stage, seconds=100) for stage in stages]
     out = args.out or args.work_dir
     with ProcessPool(jobs, args.work_dir, [threads(LANES)] * args.lanes, ROOT) as pool:
         failed = 0

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tiny import shake
 
 from mmdtm.models.target_generators import TimmGenerator
+from mmdtm.models.target_generators.timm_generator import measure
 
 TINY = dict(embed_dim=24, depth=2, num_heads=2)
 
@@ -63,6 +64,13 @@ def test_a_network_that_is_not_pretrained_is_warned_of():
 def test_a_network_without_a_patch_grid_is_refused(name):
     with pytest.raises(ValueError, match='has no patch grid.*Choose a teacher'):
         TimmGenerator(name, random_weights=True)
+
+
+def test_a_network_that_hides_its_class_token_is_refused():
+    network = timm.create_model('test_vit')
+    network.num_prefix_tokens = 0
+    with pytest.raises(ValueError, match='has no patch grid'):
+        measure(network, (160, 160))
 
 
 def test_a_network_of_one_size_refuses_another():
