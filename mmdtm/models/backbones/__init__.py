@@ -11,6 +11,7 @@ from .masked import (
     MaskToken,
 )
 from .student import Student, check_student
+from .timm_vit import MaskedTimmViT, TimmViT
 
 __all__ = [
     'DTMPretrainViT',
@@ -20,8 +21,10 @@ __all__ = [
     'MaskedConvNeXt',
     'MaskedSwinTransformer',
     'MaskedSwinTransformerV2',
+    'MaskedTimmViT',
     'MaskedViTEVA02',
     'MaskedVisionTransformer',
     'Student',
+    'TimmViT',
     'check_student',
 ]

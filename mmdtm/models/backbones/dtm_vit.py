@@ -15,7 +15,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .loading import fit_state_dict
+from .loading import fit_state_dict, load_start
 from .position_bias import position_index, resize_table, table_length
 from .student import check_mask, mask_tokens
 
@@ -424,26 +424,7 @@ class DTMViT(BaseBackbone):
             ValueError: If ``init_cfg`` names no checkpoint, as in the fine-tuning
                 configs before one is given, or one that does not fit.
         """
-        init_cfg = self.init_cfg if isinstance(self.init_cfg, dict) else {}
-        checkpoint, prefix = init_cfg.get('checkpoint'), init_cfg.get('prefix')
-        if checkpoint == '':
-            raise ValueError(
-                f'{type(self).__name__}: no checkpoint to start from. Name a '
-                'pre-trained one with --cfg-options '
-                'model.backbone.init_cfg.checkpoint=PATH, go on from a whole model '
-                'with --resume or load_from=PATH, or start from random weights with '
-                'model.backbone.init_cfg=None.'
-            )
-        try:
-            super().init_weights()
-        except ValueError as error:
-            raise ValueError(f'{checkpoint}: {error}') from error
-        except AssertionError as error:  # mmengine found nothing below the prefix
-            raise ValueError(
-                f"{checkpoint}: no parameter's name starts with {prefix!r}. Set "
-                'prefix of init_cfg to what the names start with, or leave it out '
-                'for a bare backbone.'
-            ) from error
+        load_start(self, super().init_weights)
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

@@ -2,10 +2,18 @@
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
+from mmpretrain.models.backbones import (
+    ConvNeXt,
+    SwinTransformer,
+    SwinTransformerV2,
+    VisionTransformer,
+)
 from torch import nn
 
 from mmdtm.io.checkpoints import shorten
@@ -270,3 +278,66 @@ def check_fits(
             f'{who}: the checkpoint is of another size: {_names(differ, 4)}. Set arch, '
             'img_size and patch_size to those of the checkpoint, or load another.'
         )
+
+
+def load_start(backbone: Any, init_weights: Callable[[], None]) -> None:
+    """Start a backbone, and say what is wrong with the checkpoint if one does not fit.
+
+    Args:
+        backbone: With an ``init_cfg``.
+        init_weights: Applies it.
+
+    Raises:
+        ValueError: If ``init_cfg`` names no checkpoint, as in the fine-tuning configs
+            before one is given, or one that does not fit.
+    """
+    init_cfg = backbone.init_cfg if isinstance(backbone.init_cfg, dict) else {}
+    checkpoint, prefix = init_cfg.get('checkpoint'), init_cfg.get('prefix')
+    if checkpoint == '':
+        raise ValueError(
+            f'{type(backbone).__name__}: no checkpoint to start from. Name a '
+            'pre-trained one with --cfg-options '
+            'model.backbone.init_cfg.checkpoint=PATH, go on from a whole model '
+            'with --resume or load_from=PATH, or start from random weights with '
+            'model.backbone.init_cfg=None.'
+        )
+    try:
+        init_weights()
+    except ValueError as error:
+        raise ValueError(f'{checkpoint}: {error}') from error
+    except AssertionError as error:  # mmengine found nothing below the prefix
+        raise ValueError(
+            f"{checkpoint}: no parameter's name starts with {prefix!r}. Set "
+            'prefix of init_cfg to what the names start with, or leave it out '
+            'for a bare backbone.'
+        ) from error
+
+
+# What students are of; BEiTViT and ViTEVA02 are among the ViTs.
+FAMILIES = (VisionTransformer, SwinTransformer, SwinTransformerV2, ConvNeXt)
+
+
+def check_upstream(backbone: nn.Module) -> None:
+    """Let one of mmpretrain's backbones refuse a start that is not of its kind.
+
+    Fine-tuning and segmentation use mmpretrain's own classes, which log what a
+    checkpoint lacks, and train on. Those of other kinds, and mmdtm's, which check by
+    themselves, are left alone.
+
+    Args:
+        backbone: Of a whole model, built.
+    """
+    if isinstance(backbone, FAMILIES) and not hasattr(backbone, 'mask_token'):
+        start: Any = backbone
+        start.init_weights = partial(load_start, backbone, start.init_weights)
+        # After its own hooks, which resize position embeddings.
+        backbone._register_load_state_dict_pre_hook(_check_upstream, with_module=True)
+
+
+def _check_upstream(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+    # Rotary positions follow from the image size, and are in the file.
+    for name, buffer in module.named_buffers():
+        if '.freqs_' in f'.{name}' and prefix + name in state_dict:
+            state_dict[prefix + name] = buffer
+    # Norms of pooled features, and of stages that pre-training does not look at.
+    check_fits(module, state_dict, prefix, ('ln2.', 'norm0.', 'norm1.', 'norm2.'))

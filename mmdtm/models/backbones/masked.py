@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .dtm_vit import trunc_normal_
 from .loading import check_fits
-from .student import check_mask, mask_tokens
+from .student import check_mask, check_size, mask_tokens
 
 if TYPE_CHECKING:
     from mmpretrain.models.backbones.base_backbone import BaseBackbone as Backbone
@@ -39,6 +39,8 @@ class MaskToken(Backbone):
     constructor calls ``add_mask_token`` at its end, and whose ``forward(x, mask)``
     runs the other's in ``with self.masking(mask, len(x), self.patch_embed)``.
     """
+
+    channels_last = False  # of embeddings in four dimensions
 
     def add_mask_token(self, channels: int, embedding: nn.Module) -> None:
         """Make the parameter, and check what is loaded from then on.
@@ -74,8 +76,9 @@ class MaskToken(Backbone):
         Args:
             mask: (B, h, w), bool or 0/1; None: nothing is masked.
             images: B.
-            embedding: Gives (B, N, C) with rows and columns, or (B, C, H, W); its grid
-                is ``patch_resolution`` or finer by a whole number.
+            embedding: Gives (B, N, C), alone or with rows and columns, or (B, C, H, W)
+                ((B, H, W, C) with ``channels_last``); its grid is
+                ``patch_resolution`` or finer by a whole number.
 
         Raises:
             ValueError: If the mask has another shape.
@@ -84,16 +87,22 @@ class MaskToken(Backbone):
             return contextlib.nullcontext()
         check_mask(mask, images, self.patch_resolution)
 
+        def replace(tokens: Tensor, grid: Any) -> Tensor:
+            token = self.mask_token.to(tokens.dtype)
+            return mask_tokens(tokens, _spread(mask, grid), token)
+
         def put_in(module: nn.Module, args: tuple, output: Any) -> Any:
-            token = self.mask_token
             if isinstance(output, tuple):
                 tokens, grid = output
-                fine = _spread(mask, grid)
-                return mask_tokens(tokens, fine, token.to(tokens.dtype)), grid
-            fine = _spread(mask, output.shape[2:])
-            tokens = output.flatten(2).transpose(1, 2)
-            tokens = mask_tokens(tokens, fine, token.to(tokens.dtype))
-            return tokens.transpose(1, 2).unflatten(2, output.shape[2:])
+                return replace(tokens, grid), grid
+            if output.ndim == 3:
+                return replace(output, self.patch_resolution)
+            if self.channels_last:
+                grid = output.shape[1:3]
+                return replace(output.flatten(1, 2), grid).unflatten(1, grid)
+            grid = output.shape[2:]
+            tokens = replace(output.flatten(2).transpose(1, 2), grid)
+            return tokens.transpose(1, 2).unflatten(2, grid)
 
         return embedding.register_forward_hook(put_in)
 
@@ -189,13 +198,7 @@ class MaskedHierarchy(MaskToken):
     ) -> None:
         """Set what the contract asks for, of the last stage."""
         self.img_size = tuple(to_2tuple(img_size))
-        near = [max(round(side / stride), 1) * stride for side in self.img_size]
-        if near != [*self.img_size]:
-            raise ValueError(
-                f'img_size {self.img_size[0]} x {self.img_size[1]} is not a multiple '
-                f"of {type(self).__name__}'s stride, {stride}. Choose one that is, "
-                f'such as {near[0]} x {near[1]}.'
-            )
+        check_size(type(self).__name__, self.img_size, (stride, stride))
         self.embed_dims = width
         self.patch_resolution = tuple(side // stride for side in self.img_size)
         self.add_mask_token(channels, embedding)
@@ -203,6 +206,40 @@ class MaskedHierarchy(MaskToken):
     def rows(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Feature maps (B, C, h, w) as tokens (B, h * w, C)."""
         return tuple(output.flatten(2).transpose(1, 2) for output in outputs)
+
+
+def swin_v2_depth(
+    backbone: SwinTransformerV2, param_name: str, prefix: str = ''
+) -> tuple[int, int]:
+    """Depths as of mmpretrain's ``SwinTransformer``, for layer-wise decay.
+
+    Args:
+        backbone: Swin V2.
+        param_name: Name of the parameter in the whole model.
+        prefix: The backbone's own part of that name.
+
+    Returns:
+        The depth, and the number of depths.
+    """
+    last = sum(backbone.depths) + 1
+    name = param_name.removeprefix(prefix)
+    if not param_name.startswith(prefix):
+        depth = last
+    elif name.startswith('patch_embed.'):
+        depth = 0
+    elif name.startswith('stages.'):
+        _, stage, part, *rest = name.split('.')
+        # A stage begins with the merging that ends the one before in V1.
+        block = int(rest[0]) + 1 if part == 'blocks' else 0
+        depth = sum(backbone.depths[: int(stage)]) + block
+    else:
+        depth = last
+    return depth, last + 1
+
+
+# mmpretrain's V2 has no such method (to 1.3.6), which fine-tuning asks for.
+if not hasattr(SwinTransformerV2, 'get_layer_depth'):
+    SwinTransformerV2.get_layer_depth = swin_v2_depth
 
 
 class MaskedSwin(MaskedHierarchy):
@@ -251,31 +288,6 @@ class MaskedSwinTransformerV2(MaskedSwin, SwinTransformerV2):
     """mmpretrain's ``SwinTransformerV2``; arguments as MaskedSwinTransformer's."""
 
     default_size = 256
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depths as of mmpretrain's ``SwinTransformer``; its V2 has none.
-
-        Args:
-            param_name: Name of the parameter in the whole model.
-            prefix: The backbone's own part of that name.
-
-        Returns:
-            The depth, and the number of depths.
-        """
-        last = sum(self.depths) + 1
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            depth = last
-        elif name == 'mask_token' or name.startswith('patch_embed.'):
-            depth = 0
-        elif name.startswith('stages.'):
-            _, stage, part, *rest = name.split('.')
-            # A stage begins with the merging that ends the one before in V1.
-            block = int(rest[0]) + 1 if part == 'blocks' else 0
-            depth = sum(self.depths[: int(stage)]) + block
-        else:
-            depth = last
-        return depth, last + 1
 
 
 @MODELS.register_module()

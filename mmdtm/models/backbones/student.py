@@ -105,6 +105,29 @@ def patch_tokens(backbone: Student, outputs: Sequence[Tensor]) -> Tensor:
     return tokens[:, extra:]
 
 
+def check_size(name: str, img_size: Sequence[int], stride: Sequence[int]) -> None:
+    """Check that images are whole numbers of positions.
+
+    Args:
+        name: The backbone's, for the message.
+        img_size: Height and width in pixels.
+        stride: Height and width of a position in pixels.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    near = [
+        max(round(side / step), 1) * step
+        for side, step in zip(img_size, stride, strict=True)
+    ]
+    if near != [*img_size]:
+        raise ValueError(
+            f'img_size {img_size[0]} x {img_size[1]} is not a multiple of '
+            f"{name}'s stride, {stride[0]}. Choose one that is, such as "
+            f'{near[0]} x {near[1]}.'
+        )
+
+
 def check_mask(mask: Tensor, images: int, grid: Sequence[int]) -> None:
     """Check that a mask has a value for each position of each image.
 

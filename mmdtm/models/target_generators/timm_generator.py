@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +12,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmdtm.io.weights import read_weights
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
+from mmdtm.models.timm_models import create_timm
 
 
 class TimmTeacher(TargetGenerator):
@@ -173,7 +172,7 @@ def _no_grid(network: nn.Module) -> ValueError:
 
 
 def _build(model: str, pretrained: bool | str | None) -> Tower:
-    network = _create(model, pretrained or False)
+    network = create_timm(model, pretrained or False)
     if getattr(network, 'attn_pool', None) is not None:  # a head, which is left out
         network.attn_pool, network.global_pool = None, 'avg'
     config = network.pretrained_cfg
@@ -187,50 +186,3 @@ def _build(model: str, pretrained: bool | str | None) -> Tower:
         std=[255 * value for value in config['std']],
         out_channels=width,
     )
-
-
-def _create(model: str, pretrained: bool | str) -> Any:
-    import timm  # when a teacher is built, for it takes a second
-
-    known = timm.list_pretrained() if '.' in model else timm.list_models()
-    if ':' not in model and model not in known:
-        near = difflib.get_close_matches(model, known, n=4, cutoff=0.4)
-        raise ValueError(
-            f'timm has no model {model!r}. Choose one of timm.list_models() or, with a '
-            'tag, of timm.list_pretrained()'
-            + (f'; near it: {", ".join(near)}.' if near else '.')
-        )
-    if not isinstance(pretrained, str):
-        try:
-            return timm.create_model(model, pretrained=pretrained, num_classes=0)
-        except Exception as error:  # every network library raises its own
-            if not pretrained:
-                raise
-            raise FileNotFoundError(
-                f'The weights of {model} cannot be had from the hub ({error}). On a '
-                'machine with network, fetch its model.safetensors and give the path '
-                "of the file: pretrained='/path/to/model.safetensors'."
-            ) from error
-    weights, _ = read_weights(pretrained)
-    try:
-        heads = timm.models.get_pretrained_cfg_value(model, 'classifier') or ()
-        heads = (heads,) if isinstance(heads, str) else heads
-        for key in list(weights):
-            if key.startswith(tuple(f'{head}.' for head in heads)):
-                del weights[key]
-        # timm loads strictly only where the numbers of classes agree.
-        network: Any = timm.create_model(
-            model,
-            pretrained=True,
-            pretrained_cfg_overlay=dict(
-                state_dict=weights, num_classes=0, label_offset=0
-            ),
-            num_classes=0,
-        )
-    except Exception as error:  # the converters of timm fail in their own ways
-        raise ValueError(
-            f"{pretrained} does not hold timm's {model} ({error}). Give the weights "
-            'of this model, or name the model that they are of.'
-        ) from error
-    network.pretrained_cfg.pop('state_dict', None)  # or it stays in memory
-    return network
