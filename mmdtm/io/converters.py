@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from .atomic import atomic_write
 from .checkpoints import shorten
+from .timm_names import FAMILIES, describe_timm, family_to_timm
 
 State = dict[str, torch.Tensor]
 
@@ -163,7 +164,7 @@ def backbone_weights(state: State) -> State:
     weights = {
         name.removeprefix(prefix): value
         for name, value in state.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and not name.endswith('relative_position_index')
     }
     if 'cls_token' not in weights or 'layers.0.attn.qkv.weight' not in weights:
         raise ValueError(
@@ -247,23 +248,28 @@ def _prepare_export(state: State) -> tuple[State, dict[str, int], bool, State]:
     return weights, describe(weights), pooled, head
 
 
-def to_timm(state: State) -> tuple[State, str]:
+def to_timm(state: State, model: str | None = None) -> tuple[State, str]:
     """Convert a backbone, and the classifier on it if there is one, for timm.
 
-    A pre-trained backbone (with a norm of tokens) becomes a model whose tokens
-    are normed and pooled by the class token (``global_pool='token'``); a
-    fine-tuned one, a model that pools patch tokens, then norms ('avg').
+    A pre-trained ViT (with a norm of tokens) becomes a model whose tokens are normed
+    and pooled by the class token (``global_pool='token'``); a fine-tuned one, a model
+    that pools patch tokens, then norms ('avg').
 
     Args:
-        state: State dict of mmdtm.
+        state: State dict of mmdtm: of a DTMViT, of a ViT, Swin or ConvNeXt of
+            mmpretrain, or of a TimmViT.
+        model: timm's name of a TimmViT, which its weights do not tell.
 
     Returns:
         timm's state dict; and the arguments for ``timm.create_model`` that
         build the model for it, as Python text without the checkpoint's path.
 
     Raises:
-        ValueError: If timm's BEiT cannot express the model, or there is none.
+        ValueError: If timm cannot express the model, or there is none.
     """
+    other = _other_to_timm(state, model)
+    if other is not None:
+        return other
     weights, arch, pooled, head = _prepare_export(state)
     rename = _renamer(('layers', 'blocks'), BEIT_LAYER, BEIT_TOP)
     weights.pop('mask_token', None)
@@ -285,6 +291,59 @@ def to_timm(state: State) -> tuple[State, str]:
     arguments['global_pool'] = 'avg' if pooled else 'token'
     text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
     return converted, f'{name!r}, {text}'
+
+
+def _other_to_timm(state: State, model: str | None) -> tuple[State, str] | None:
+    """As :func:`to_timm`, for all backbones but BEiT's kind; None for those."""
+    prefix = 'backbone.' if any(n.startswith('backbone.') for n in state) else ''
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+    if any(name.startswith('network.') for name in weights):
+        if model is None:
+            raise ValueError(
+                'The backbone is a network of timm, whose name the weights do not '
+                "tell. Give it, as model of the config's backbone: --model NAME."
+            )
+        converted = {
+            name.removeprefix('network.'): value
+            for name, value in weights.items()
+            if name != 'mask_token'
+        }
+        classifier = 'head'
+    elif 'layers.0.ln1.weight' in weights and 'pos_embed' not in weights:
+        return None
+    elif 'layers.0.mlp.w12.weight' in weights:
+        raise ValueError(
+            "mmpretrain's ViTEVA02 turns the two numbers of a pair by different "
+            'angles, and timm by one: the weights mean something else there. Train '
+            "timm's EVA-02: type='MaskedTimmViT', model='eva02_small_patch14_224'."
+        )
+    else:
+        found = family_to_timm(weights)
+        if found is None:
+            return None
+        family, converted = found
+        classifier = family.classifier
+    if 'norm.weight' in converted and 'fc_norm.weight' in converted:
+        raise ValueError(
+            'The backbone has both final norms (ln1, ln2), and timm one. Convert one '
+            'that was fine-tuned with final_norm=False, as in configs/backbones/.'
+        )
+    name, arguments = describe_timm(converted, model)
+    head = {
+        f'{classifier}.{key.removeprefix("head.fc.")}': value
+        for key, value in state.items()
+        if key.startswith('head.fc.')
+    }
+    arguments['num_classes'] = len(next(iter(head.values()))) if head else 0
+    if 'blocks.0.norm1.weight' in converted:
+        pooled = 'fc_norm.weight' in converted or 'cls_token' not in converted
+        arguments['global_pool'] = 'avg' if pooled else 'token'
+    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
+    return converted | head, f'{name!r}, {text}'
 
 
 def _timm_arguments(weights: State, arch: dict[str, int]) -> dict:
@@ -413,11 +472,13 @@ def write_timm(
     assert isinstance(call, ast.Call)
     given = {key.arg: ast.literal_eval(key.value) for key in call.keywords}
     side = given.get('img_size', TIMM_USUAL['img_size'])
+    norms = ('norm.weight', 'fc_norm.weight', 'head.norm.weight')
+    family = next((f for f in FAMILIES.values() if f.theirs in state), FAMILIES['ViT'])
     config = dict(
         architecture=ast.literal_eval(call.args[0]),
         num_classes=given.pop('num_classes'),
-        num_features=state['cls_token'].shape[-1],
-        global_pool=given['global_pool'],
+        num_features=next(len(state[name]) for name in norms if name in state),
+        global_pool=given.get('global_pool', 'avg'),
         model_args=given,
         pretrained_cfg=dict(
             input_size=[given.get('in_chans', 3), side, side],
@@ -425,8 +486,8 @@ def write_timm(
             crop_pct=0.875,  # 224 of 256
             mean=IMAGE_MEAN,
             std=IMAGE_STD,
-            first_conv='patch_embed.proj',
-            classifier='head',
+            first_conv=family.first_conv,
+            classifier=family.classifier,
         ),
     )
     _write_folder(target, state, {'config.json': config}, card)

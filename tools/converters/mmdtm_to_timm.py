@@ -32,9 +32,10 @@ def main() -> None:
     parser = script_parser(__doc__)
     parser.add_argument('source', help="mmdtm's checkpoint")
     parser.add_argument('target', help='the .safetensors file, or folder, to write')
+    parser.add_argument('--model', help="timm's name of a backbone that is a TimmViT")
     args = parser.parse_args()
     try:
-        state, arguments = to_timm(read_weights(args.source)[0])
+        state, arguments = to_timm(read_weights(args.source)[0], args.model)
         if Path(args.target).suffix == '.safetensors':
             write_safetensors(state, args.target)
             call = f'timm.create_model({arguments}, checkpoint_path={args.target!r})'
