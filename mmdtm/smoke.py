@@ -47,6 +47,11 @@ def small_test_cfg(test_cfg: dict) -> dict:
     return test_cfg
 
 
+def small_widths(widths: list[int]) -> list[int]:
+    """Of feature maps of one width, or of stages that double it."""
+    return [WIDTH * width // widths[-1] for width in widths]
+
+
 # Four stages to stride 32, the last as wide as the ViT.
 SWIN = dict(embed_dims=WIDTH // 8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 3])
 
@@ -77,7 +82,7 @@ UPSTREAM = {
     'LinearClsHead': dict(in_channels=WIDTH, num_classes=CLASSES),
     'SegDataPreProcessor': dict(size=(SIDE, SIDE)),
     'Feature2Pyramid': dict(embed_dim=WIDTH),
-    'UPerHead': dict(in_channels=[WIDTH] * 4, channels=WIDTH),
+    'UPerHead': dict(in_channels=small_widths, channels=WIDTH),
     'FCNHead': dict(in_channels=WIDTH, channels=WIDTH),
     'EncoderDecoder': dict(test_cfg=small_test_cfg),
     **dict.fromkeys(
@@ -110,6 +115,9 @@ def shrink_model(model: ConfigDict) -> None:
     backbone = model.backbone
     if not isinstance(backbone.get('out_indices', -1), int):
         backbone.out_indices = [*range(DEPTH)][-len(backbone.out_indices) :]
+    heads = [model.get(name) or {} for name in ('decode_head', 'auxiliary_head')]
+    if all('in_index' in head for head in heads):
+        heads[1].in_channels = heads[0].in_channels[heads[1].in_index]
     if 'frozen_stages' in backbone:
         backbone.frozen_stages = min(backbone.frozen_stages, DEPTH)
     init_cfg = backbone.get('init_cfg')

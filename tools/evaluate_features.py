@@ -31,6 +31,7 @@ from mmdtm.cli.scripts import script_parser
 from mmdtm.evaluation.feature_probe import probe_features
 from mmdtm.evaluation.features import build_loader
 from mmdtm.io import write_text
+from mmdtm.models.backbones.loading import check_upstream
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,6 +90,7 @@ def load_backbone(backbone: nn.Module, checkpoint: str) -> None:
         for name, value in state.items()
         if name.startswith('backbone.')
     }
+    check_upstream(backbone)
     try:
         load_state_dict(backbone, inner or dict(state))
     except ValueError as error:

@@ -17,10 +17,12 @@ from typing import IO, Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdtm.hub import get_config
+from mmdtm.models.backbones.loading import check_upstream
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
@@ -74,6 +76,8 @@ def build_runner(cfg: Config) -> Runner:
     _compile_the_parts(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     _name_the_file(runner)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    check_upstream(getattr(model, 'backbone', None))
     _outlive_full_disks(runner)
     return runner
 

@@ -1,0 +1,27 @@
+"""Fine-tuning of a DTM ViT-S/16 with 4 registers on ImageNet-1K, 300 epochs.
+
+Rows:      beyond the paper
+Stage:     fine-tuning
+Carried:   table 13's ViT-S: schedule, layer decay 0.6, drop path, augmentation,
+           mean of the patch tokens
+Own:       the architecture of configs/backbones/dtm_vit-s-reg4_300e.py
+Hardware:  8 GPUs, 128 images each
+Data:      data/imagenet/{train,val}/<class>/*.JPEG
+Command:   tools/dist_train.sh configs/backbones/finetune_vit-s-reg4_300e_in1k.py 8 \
+               --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
+"""
+
+_base_ = ['../finetune/dtm_vit-s_300e_in1k.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='TimmViT',
+        model='vit_small_patch14_reg4_dinov2',
+        img_size=224,
+        patch_size=16,
+        drop_path_rate=0.1,
+        out_type='avg_featmap',
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    )
+)
