@@ -115,9 +115,10 @@ def shrink_model(model: ConfigDict) -> None:
     backbone = model.backbone
     if not isinstance(backbone.get('out_indices', -1), int):
         backbone.out_indices = [*range(DEPTH)][-len(backbone.out_indices) :]
-    heads = [model.get(name) or {} for name in ('decode_head', 'auxiliary_head')]
-    if all('in_index' in head for head in heads):
-        heads[1].in_channels = heads[0].in_channels[heads[1].in_index]
+    head = model.get('auxiliary_head')
+    widths = model.get('decode_head', {}).get('in_channels')
+    if isinstance(head, dict) and isinstance(widths, list):
+        head['in_channels'] = widths[head.get('in_index', -1)]
     if 'frozen_stages' in backbone:
         backbone.frozen_stages = min(backbone.frozen_stages, DEPTH)
     init_cfg = backbone.get('init_cfg')

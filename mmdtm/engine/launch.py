@@ -77,7 +77,8 @@ def build_runner(cfg: Config) -> Runner:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     _name_the_file(runner)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    check_upstream(getattr(model, 'backbone', None))
+    if hasattr(model, 'backbone'):
+        check_upstream(model.backbone)
     _outlive_full_disks(runner)
     return runner
 

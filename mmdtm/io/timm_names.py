@@ -6,6 +6,7 @@ N and M in a name stand for the numbers of a stage, a layer or a block.
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -218,11 +219,9 @@ def _depths(weights: State) -> tuple[int, ...]:
 
 # timm's models of each width, and the heads, which a ViT's weights do not tell.
 VITS = {192: ('tiny', 3), 384: ('small', 6), 768: ('base', 12), 1024: ('large', 16)}
-# And what else they are told from: blocks of the third stage.
+# By the width and the blocks of the third stage.
 SWINS = {(96, 6): 'tiny', (96, 18): 'small', (128, 18): 'base', (192, 18): 'large'}
-CONVNEXTS = {(96, 9): 'tiny', (96, 27): 'small'} | {
-    (width, 27): size for width, size in ((128, 'base'), (192, 'large'))
-}
+CONVNEXTS = {(96, 9): 'tiny', (96, 27): 'small', (128, 27): 'base', (192, 27): 'large'}
 
 
 def describe_timm(weights: State, model: str | None = None) -> tuple[str, dict]:
@@ -235,56 +234,64 @@ def describe_timm(weights: State, model: str | None = None) -> tuple[str, dict]:
     Raises:
         ValueError: If the weights do not tell it.
     """
-    depths = _depths(weights)
-    patch = weights.get('patch_embed.proj.weight')
     if model is not None:
-        arguments = {}
-        if patch is not None:
-            arguments['patch_size'] = patch.shape[-1]
-        if patch is not None and 'pos_embed' in weights:
-            tokens = weights['pos_embed'].shape[1]
-            # Of a square grid, and a few class and register tokens.
-            arguments['img_size'] = math.isqrt(tokens) * patch.shape[-1]
-        return model, arguments
+        return model, _patches(weights)
     if 'stem.0.weight' in weights:
-        width = weights['stem.0.weight'].shape[0]
-        size = CONVNEXTS.get((width, depths[2]), 'tiny')
-        version = 'v2' if 'stages.0.blocks.0.mlp.grn.weight' in weights else ''
-        return f'convnext{version}_{size}', dict(
-            depths=depths, dims=tuple(width * 2**stage for stage in range(4))
-        )
-    if patch is not None and 'layers.0.blocks.0.attn.qkv.weight' in weights:
-        width = patch.shape[0]
-        second = SWIN_V2.theirs in weights
-        size = SWINS.get((width, depths[2]), 'tiny')
-        heads = 'logit_scale' if second else 'relative_position_bias_table'
-        arguments = dict(
-            embed_dim=width,
-            depths=depths,
-            num_heads=tuple(
-                weights[f'layers.{stage}.blocks.0.attn.{heads}'].shape[not second]
-                for stage in range(4)
-            ),
-        )
-        if second:  # whose windows the weights do not tell
-            return f'swinv2_{size}_window8_256', dict(arguments, img_size=256)
-        length = weights[SWIN_V1.theirs].shape[0]
-        arguments['window_size'] = (math.isqrt(length) + 1) // 2
-        return f'swin_{size}_patch4_window7_224', arguments
-    width, tokens = patch.shape[0], weights['pos_embed'].shape[1]
+        return _convnext(weights)
+    return _vit(weights) if 'pos_embed' in weights else _swin(weights)
+
+
+def _patches(weights: State) -> dict[str, Any]:
+    """Size of patches and images of a ViT with absolute positions."""
+    if 'patch_embed.proj.weight' not in weights:
+        return {}
+    side = weights['patch_embed.proj.weight'].shape[-1]
+    if 'pos_embed' not in weights:
+        return dict(patch_size=side)
+    # Of a square grid, and a few class and register tokens.
+    grid = math.isqrt(weights['pos_embed'].shape[1])
+    return dict(patch_size=side, img_size=grid * side)
+
+
+def _vit(weights: State) -> tuple[str, dict]:
+    width = weights['patch_embed.proj.weight'].shape[0]
     if width not in VITS:
         raise ValueError(
             f'A ViT {width} wide does not tell its number of heads, and timm has none '
             f'of that width. Convert one of {", ".join(map(str, VITS))}.'
         )
-    size, heads = VITS[width]
-    arguments = dict(
-        depth=depths[0],
+    arguments = _patches(weights) | dict(
+        depth=_depths(weights)[0],
+        num_heads=VITS[width][1],
         mlp_ratio=weights['blocks.0.mlp.fc1.weight'].shape[0] / width,
-        patch_size=patch.shape[-1],
-        img_size=math.isqrt(tokens) * patch.shape[-1],
         class_token='cls_token' in weights,
     )
     if 'blocks.0.ls1.gamma' in weights:
         arguments['init_values'] = 1e-4  # any but None makes the layer scales
-    return f'vit_{size}_patch16_224', arguments
+    return f'vit_{VITS[width][0]}_patch16_224', arguments
+
+
+def _swin(weights: State) -> tuple[str, dict]:
+    width, depths = weights['patch_embed.proj.weight'].shape[0], _depths(weights)
+    size, second = SWINS.get((width, depths[2]), 'tiny'), SWIN_V2.theirs in weights
+    table = 'logit_scale' if second else 'relative_position_bias_table'
+    heads = [
+        weights[f'layers.{stage}.blocks.0.attn.{table}'].shape[0 if second else 1]
+        for stage in range(len(depths))
+    ]
+    arguments: dict[str, Any] = dict(
+        embed_dim=width, depths=depths, num_heads=tuple(heads)
+    )
+    if second:  # whose windows the weights do not tell
+        return f'swinv2_{size}_window8_256', dict(arguments, img_size=256)
+    arguments['window_size'] = (math.isqrt(weights[SWIN_V1.theirs].shape[0]) + 1) // 2
+    return f'swin_{size}_patch4_window7_224', arguments
+
+
+def _convnext(weights: State) -> tuple[str, dict]:
+    width, depths = weights['stem.0.weight'].shape[0], _depths(weights)
+    size = CONVNEXTS.get((width, depths[2]), 'tiny')
+    version = 'v2' if 'stages.0.blocks.0.mlp.grn.weight' in weights else ''
+    return f'convnext{version}_{size}', dict(
+        depths=depths, dims=tuple(width * 2**stage for stage in range(len(depths)))
+    )
