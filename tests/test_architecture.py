@@ -23,12 +23,13 @@ ARROWS = {
     'report': 'io run_record training_log',
     'models': 'prepare io morphing',
     'datasets': 'prepare',
-    'evaluation': 'datasets io models morphing',
+    'evaluation': 'hub datasets io models morphing',
     'engine': ('prepare hub io run_record datasets models evaluation visualization'),
     'smoke': 'io run_record models engine',
     'reproduce': 'io run_record report smoke',
     'plugin': 'hub datasets models evaluation engine',
-    'cli': 'hub io run_record report engine smoke plugin',
+    'doctor': 'hub datasets models engine plugin',
+    'cli': 'hub io run_record report models evaluation engine smoke plugin doctor',
     '__main__': 'cli',
 }
 

@@ -10,6 +10,9 @@ from mmdtm import __version__
 COMMANDS = {
     'train': 'train with a config; --gpus 8 starts as many processes',
     'test': 'test a checkpoint; --gpus likewise',
+    'pretrain': 'pre-train on a folder of images; keep the model in all forms',
+    'embed': 'write vectors or patch tokens of a folder of images',
+    'doctor': 'say what is wrong with a config here',
     'configs': 'list the configs, or copy one to change it',
     'print-config': 'show a config with all it inherits, or what two differ in',
 }

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from mmdtm.doctor import check_inputs
 from mmdtm.engine.launch import (
     argument_parser,
     build_runner,
@@ -10,6 +11,7 @@ from mmdtm.engine.launch import (
     find_checkpoint,
     leave_processes,
     load_config,
+    rank,
 )
 from mmdtm.smoke import shrink
 
@@ -70,6 +72,11 @@ def train(args) -> None:
     claim_folder(cfg.work_dir, cfg.launcher)
     if args.smoke:
         shrink(cfg, Path(cfg.work_dir) / 'made_data')
+    try:
+        check_inputs(cfg)
+    except (OSError, ValueError) as error:
+        # Once, whatever the number of processes, and before the teacher is built.
+        sys.exit(f'error: {error}' if rank() == 0 else 1)
     try:
         build_runner(cfg).train()
     except SystemExit as stop:  # told to, see PreemptionHook

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from mmengine.logging import MMLogger
 
+IMAGE_SUFFIXES = tuple('.jpg .jpeg .png .webp .bmp .tif .tiff .ppm .pgm'.split())
+
 
 def regular_files(folder: str, wanted: Callable[[str], bool]) -> list[str]:
     """Paths of the regular files with a wanted name in a tree, sorted.

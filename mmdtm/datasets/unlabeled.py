@@ -1,11 +1,12 @@
 """Images without labels."""
 
 import os
+from collections.abc import Sequence
 
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
-from ._files import regular_files
+from ._files import IMAGE_SUFFIXES, regular_files
 from .bad_images import SkipBadImages
 
 
@@ -20,15 +21,26 @@ class UnlabeledImages(SkipBadImages, CustomDataset):
         data_root: Folder of the data set.
         data_prefix: Folder below it to scan, such as ``'train'``.
         max_bad_fraction: See :class:`SkipBadImages`.
+        extensions: Of the files that are images, in lower case.
         **kwargs: Of mmpretrain's ``CustomDataset``.
 
     Raises:
         FileNotFoundError: If the folder is missing or has no image.
     """
 
-    def __init__(self, data_root: str = '', data_prefix: str = '', **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str = '',
+        extensions: Sequence[str] = IMAGE_SUFFIXES,
+        **kwargs,
+    ) -> None:
         super().__init__(
-            data_root=data_root, data_prefix=data_prefix, with_label=False, **kwargs
+            data_root=data_root,
+            data_prefix=data_prefix,
+            extensions=extensions,
+            with_label=False,
+            **kwargs,
         )
 
     def load_data_list(self) -> list[dict]:

@@ -192,7 +192,7 @@ def claim_folder(folder: str, launcher: str = 'none') -> None:
     Raises:
         BlockingIOError: Another run is at work there; names its host and process.
     """
-    if launcher != 'none' and _rank() != 0:
+    if launcher != 'none' and rank() != 0:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     file = Path(folder, '.lock').open('a+')
@@ -222,7 +222,8 @@ def claim_folder(folder: str, launcher: str = 'none') -> None:
 _claims: list[IO] = []
 
 
-def _rank() -> int:
+def rank() -> int:
+    """This process's number, by its launcher's environment."""
     names = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
     return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
@@ -285,7 +286,7 @@ def fit_to_device(cfg: Config) -> None:
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
         cfg.model_wrapper_cfg = {**wrapper_cfg, 'device_ids': None}
-    if changes and _rank() == 0:
+    if changes and rank() == 0:
         warnings.warn(f'No GPU here: {", ".join(changes)}.', stacklevel=2)
 
 

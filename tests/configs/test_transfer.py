@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, MODELS
 from tiny import ARCH, Payload
 
+from mmdtm import doctor
 from mmdtm.datasets import OfficialCIFAR10, OfficialCIFAR100
 from mmdtm.engine.launch import build_runner
 
@@ -212,6 +213,19 @@ def test_nabirds_files_that_do_not_fit_together_are_named(tmp_path):
     split.write_text('\n'.join([*lines, 'lonely']))
     with pytest.raises(ValueError, match=r"train_test_split.txt:21: 'lonely' has no"):
         DATASETS.build(cfg.train_dataloader.dataset)
+
+
+@pytest.mark.parametrize('name', MINIATURES)
+def test_doctor_counts_the_official_files_or_names_what_is_missing(name, tmp_path):
+    draw, *expected = MINIATURES[name]
+    cfg = load(name, tmp_path)
+    missing, *_ = doctor.diagnose(cfg)
+    assert missing.stops and re.search(rf'{tmp_path}/\S+ is missing. ', missing.text)
+    draw(tmp_path)
+    found = doctor.diagnose(cfg)
+    assert not any(finding.stops for finding in found)
+    for finding, split, number in zip(found, ('train', 'val'), expected, strict=False):
+        assert finding.text.startswith(f'{split}_dataloader: {number} images, 4 in')
 
 
 def test_a_list_of_dogs_that_is_no_matlab_file_is_named(tmp_path):

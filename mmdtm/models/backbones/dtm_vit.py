@@ -302,14 +302,12 @@ class DTMViT(BaseBackbone):
         )
         self.out_indices = self._out_indices(out_indices)
         if out_type not in self.OUT_TYPES:
-            raise ValueError(
-                f'out_type must be one of {self.OUT_TYPES}, got {out_type!r}.'
-            )
+            raise ValueError(f'out_type is {out_type!r}. Give one of {self.OUT_TYPES}.')
         self.out_type = out_type
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(
-                f'frozen_stages must lie in -1 to {self.num_layers}, the '
-                f'number of layers, got {frozen_stages}.'
+                f'frozen_stages is {frozen_stages}. Give -1 (nothing is frozen) to '
+                f'{self.num_layers}, the number of layers.'
             )
         self.frozen_stages = frozen_stages
         self.final_norm = final_norm
@@ -365,19 +363,19 @@ class DTMViT(BaseBackbone):
         if isinstance(arch, str):
             if arch.lower() not in self.arch_zoo:
                 raise ValueError(
-                    f'arch must be one of {sorted(self.arch_zoo)} or a '
-                    f'dict with {sorted(needed)}, got {arch!r}.'
+                    f'arch is {arch!r}. Give one of {sorted(self.arch_zoo)} or a dict '
+                    f'with {sorted(needed)}.'
                 )
             return self.arch_zoo[arch.lower()]
         if not needed <= set(arch):
             raise ValueError(
-                f'An arch given as a dict needs {sorted(needed)}; '
-                f'{sorted(needed - set(arch))} is missing.'
+                f'{sorted(needed - set(arch))} is missing in arch. A dict needs '
+                f'{sorted(needed)}.'
             )
         if arch['embed_dims'] % arch['num_heads']:
             raise ValueError(
-                f'embed_dims {arch["embed_dims"]} is not a multiple of '
-                f'num_heads {arch["num_heads"]}.'
+                f'embed_dims {arch["embed_dims"]} is not a multiple of num_heads '
+                f'{arch["num_heads"]}. Change one of them in arch.'
             )
         return dict(arch)
 
@@ -385,7 +383,7 @@ class DTMViT(BaseBackbone):
         if any(side < self.patch_size or side % self.patch_size for side in size):
             raise ValueError(
                 f'{name} {size[0]} x {size[1]} is not a multiple of the '
-                f'patch size {self.patch_size}; choose one that is.'
+                f'patch size {self.patch_size}. Choose one that is.'
             )
         return size[0] // self.patch_size, size[1] // self.patch_size
 
@@ -393,8 +391,8 @@ class DTMViT(BaseBackbone):
         given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if any(not -self.num_layers <= i < self.num_layers for i in given):
             raise ValueError(
-                f'out_indices must lie in {-self.num_layers} to '
-                f'{self.num_layers - 1}, got {given}.'
+                f'out_indices are {given}, beyond the {self.num_layers} layers. Give '
+                f'some of {-self.num_layers} to {self.num_layers - 1}.'
             )
         return tuple(i % self.num_layers for i in given)
 
@@ -482,7 +480,8 @@ class DTMViT(BaseBackbone):
         biases = table.index_select(2, index.flatten()).unflatten(2, index.shape)
         device = table.device.type
         # After the look-up, so that its gradients add up in the table's precision.
-        if torch.is_autocast_enabled(device):
+        # (torch refuses the question for meta tensors, which count memory.)
+        if device != 'meta' and torch.is_autocast_enabled(device):
             biases = biases.to(torch.get_autocast_dtype(device))
         layers = biases[..., :count].unbind()
         return layers if self.use_rel_pos_bias else layers * self.num_layers

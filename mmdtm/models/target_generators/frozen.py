@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +82,7 @@ class FrozenTower(nn.Module):
         name = type(self).__name__
         if dtype not in (None, 'float32', 'float16', 'bfloat16'):
             raise ValueError(
-                f"The dtype of {name} is {dtype!r}; choose 'float32', 'float16' or "
+                f"The dtype of {name} is {dtype!r}. Choose 'float32', 'float16' or "
                 "'bfloat16', or None for what suits the device."
             )
         if random_weights:
@@ -110,6 +111,27 @@ class FrozenTower(nn.Module):
         self.teacher.eval()
         self._choose_precision()
         super().train(False)
+
+    @classmethod
+    def require_weights(cls, options: Mapping[str, Any]) -> None:
+        """Ask whether the weights are there, without building the network.
+
+        Args:
+            options: The config's arguments.
+
+        Raises:
+            FileNotFoundError: If the file that they name is missing.
+        """
+        for name in ('checkpoint', 'pretrained'):
+            file = options.get(name)
+            if options.get('random_weights') or not isinstance(file, str):
+                continue
+            path = Path(file).absolute()
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'{path} is missing, the weights of {cls.__name__}. '
+                    f'Put the file there, or name another file as its {name}.'
+                )
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -266,7 +288,7 @@ class FrozenTower(nn.Module):
 def _three(owner: str, name: str, values: Sequence[float]) -> list[float]:
     if len(values) != 3:
         raise ValueError(
-            f'The {name} of {owner} has {len(values)} numbers; give three, one per RGB '
+            f'The {name} of {owner} has {len(values)} numbers. Give three, one per RGB '
             'channel, for pixels from 0 to 255.'
         )
     return [float(value) for value in values]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import socket
 import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from mmpretrain.registry import MODELS
@@ -94,6 +98,27 @@ class OpenCLIPGenerator(TargetGenerator):
             build_tower, model.replace('/', '-'), model_config, force_quick_gelu
         )
         super().__init__(build, pretrained, **kwargs)
+
+    @classmethod
+    def require_weights(cls, options: Mapping) -> None:
+        defaults = dict(model='ViT-B-16-quickgelu', pretrained='openai')
+        options = defaults | {k: v for k, v in options.items() if k != 'type'}
+        if options.get('random_weights') or options['pretrained'] is None:
+            return
+        import open_clip
+
+        model, pretrained = options['model'].replace('/', '-'), options['pretrained']
+        find_architecture(model, options.get('model_config'))
+        tag = open_clip.get_pretrained_cfg(model, pretrained)
+        if not tag:
+            find_weights(model, pretrained, tag)
+        elif find_cached(tag) is None:
+            try:
+                require_network(tag)
+            except OSError as error:
+                raise FileNotFoundError(
+                    _no_download(model, pretrained, tag, error)
+                ) from error
 
     def extract_tokens(self, images: Tensor) -> Tensor:
         tower = self.teacher
@@ -279,8 +304,8 @@ def find_architecture(model: str, model_config: str | dict | None) -> tuple[dict
         missing = [key for key in ('embed_dim', 'vision_cfg') if key not in config]
         if missing:
             raise ValueError(
-                f'The model_config of {model} lacks {" and ".join(missing)}; '
-                "open_clip's own model_configs/*.json show the format."
+                f'The model_config of {model} lacks {" and ".join(missing)}. '
+                "Add it as open_clip's own model_configs/*.json have it."
             )
     return config, preprocess
 
@@ -324,15 +349,48 @@ def find_weights(model: str, pretrained: str, tag: dict) -> str:
             f'{Path(pretrained).absolute()}) nor a tag of {model} (tags: '
             f'{", ".join(tags) or "none"}). Give an existing path or one of the tags.'
         )
+    cached = find_cached(tag)
+    if cached is not None:
+        return cached
     try:
+        require_network(tag)
         return open_clip.download_pretrained(tag)
     except Exception as error:  # every network library raises its own
-        raise FileNotFoundError(
-            f"The weights of {model}, tag '{pretrained}', cannot be downloaded "
-            f'({error}). On a machine with network, fetch them from '
-            f'{tag["hf_hub"] or tag["url"]} and give the path of the file: '
-            "pretrained='/path/to/open_clip_model.safetensors'."
-        ) from error
+        raise FileNotFoundError(_no_download(model, pretrained, tag, error)) from error
+
+
+def _no_download(model: str, pretrained: str, tag: Mapping, error: Exception) -> str:
+    return (
+        f"The weights of {model}, tag '{pretrained}', cannot be downloaded "
+        f'({error}). On a machine with network, fetch them from '
+        f'{tag.get("hf_hub") or tag.get("url")} and give the path of the file: '
+        "pretrained='/path/to/open_clip_model.safetensors'."
+    )
+
+
+def find_cached(tag: Mapping) -> str | None:
+    """The file of a tag's weights in the hub's cache; the network is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    repository, _, name = (tag.get('hf_hub') or '').rpartition('/')
+    names = [name] if name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    found = [try_to_load_from_cache(repository, n) for n in names if repository]
+    return next((path for path in found if isinstance(path, str)), None)
+
+
+def require_network(tag: Mapping) -> None:
+    """Raise if the host of a tag's weights cannot be reached within seconds.
+
+    The hub's own client tries again and again, for more than a minute.
+
+    Raises:
+        OSError: If it cannot; not asked where a proxy is set.
+    """
+    hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
+    host = urlsplit(hub if tag.get('hf_hub') else tag['url']).hostname
+    if not getproxies():
+        socket.create_connection((host, 443), timeout=5).close()
 
 
 def _warn_if_openai(model: str, path: str, weights: Mapping[str, Tensor]) -> None:

@@ -397,13 +397,13 @@ def test_other_input_sizes__no_multiple_of_the_patch_is_padded():
         (dict(img_size=(64, 70)), '64 x 70 .* 16'),
         (dict(img_size=64, patch_size=24), '64 x 64 .* 24'),
         (dict(pretrain_img_size=60), 'pretrain_img_size 60 x 60'),
-        (dict(arch='enormous'), "'base'.*'enormous'"),
+        (dict(arch='enormous'), "'enormous'. .*'base'"),
         (dict(arch=dict(embed_dims=48)), 'feedforward_channels.*missing'),
         (dict(arch={**ARCH, 'num_heads': 5}), '48 is not a multiple of num_heads 5'),
-        (dict(out_type='pooled'), "avg_featmap.*'pooled'"),
-        (dict(out_indices=(0, 2)), r'-2 to 1, got \[0, 2\]'),
+        (dict(out_type='pooled'), "'pooled'. .*avg_featmap"),
+        (dict(out_indices=(0, 2)), r'are \[0, 2\], .* -2 to 1'),
         (dict(out_indices=-3), r'-2 to 1'),
-        (dict(frozen_stages=3), '-1 to 2'),
+        (dict(frozen_stages=3), '3. Give -1 .* to 2'),
     ],
 )
 def test_bad_options__are_named(options, match):

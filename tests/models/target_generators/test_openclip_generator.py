@@ -1,6 +1,7 @@
 """OpenCLIPGenerator against open_clip's own modules, and its bad inputs."""
 
 import json
+import socket
 import warnings
 
 import open_clip
@@ -9,7 +10,7 @@ import torch
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 
-from mmdtm.models.target_generators import OpenCLIPGenerator
+from mmdtm.models.target_generators import OpenCLIPGenerator, openclip_generator
 
 
 def build(clip_config, pretrained, **kwargs):
@@ -88,6 +89,8 @@ def test_tag_decides_on_quick_gelu_and_normalisation(clip, clip_file, monkeypatc
     )
     monkeypatch.setitem(factory._MODEL_CONFIGS, 'ViT-B-16', config)
     monkeypatch.setattr(open_clip, 'download_pretrained', lambda tag: clip_file)
+    monkeypatch.setattr(openclip_generator, 'find_cached', lambda tag: None)
+    monkeypatch.setattr(openclip_generator, 'require_network', lambda tag: None)
 
     openai = OpenCLIPGenerator('ViT-B/16', 'openai')
     laion = OpenCLIPGenerator('ViT-B-16', 'laion2b_s34b_b88k')
@@ -183,14 +186,22 @@ def test_a_missing_file_and_an_unknown_tag_are_named(clip_config, tmp_path):
 
 
 def test_a_tag_without_network_says_what_to_do(monkeypatch):
-    def no_network(tag):
+    """At once, from the constructor as from the question before a run."""
+    tried = []
+
+    def no_network(address, timeout):
+        tried.append(address)
         raise OSError('no route to host')
 
-    monkeypatch.setattr(open_clip, 'download_pretrained', no_network)
-    with pytest.raises(
-        FileNotFoundError, match="'openai', cannot be downloaded .*no route.*path"
-    ):
-        OpenCLIPGenerator()
+    monkeypatch.setattr(socket, 'create_connection', no_network)
+    monkeypatch.setattr(openclip_generator, 'getproxies', dict)
+    monkeypatch.setattr(openclip_generator, 'find_cached', lambda tag: None)
+    monkeypatch.delenv('HF_ENDPOINT', raising=False)
+    message = "'openai', cannot be downloaded .*no route.*path"
+    for ask in (OpenCLIPGenerator, lambda: OpenCLIPGenerator.require_weights({})):
+        with pytest.raises(FileNotFoundError, match=message):
+            ask()
+    assert tried == [('huggingface.co', 443)] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""What stops a run is found before it starts, in one message."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from tiny_run import write_config
+
+from mmdtm import cli, doctor, hub
+from mmdtm.models.target_generators import openclip_generator
+from mmdtm.smoke import shrink_model
+
+
+def run(*words) -> None:
+    cli.main([*map(str, words)])
+
+
+def draw(folder, number: int) -> None:
+    folder.mkdir(parents=True)
+    for i in range(number):
+        Image.new('RGB', (8, 8)).save(folder / f'{i}.png')
+
+
+def pretraining(root, pretrained='nowhere.pt'):
+    cfg = hub.get_config('dtm_vit-s_300e')
+    cfg.train_dataloader.dataset.data_root = str(root)
+    cfg.model.target_generator.pretrained = pretrained
+    return cfg
+
+
+def test_data_come_before_the_teacher(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f'{tmp_path}/train is missing'):
+        doctor.check_inputs(pretraining(tmp_path))
+
+
+def test_fewer_images_than_a_step_takes(tmp_path, monkeypatch):
+    draw(tmp_path / 'train/class', 64)
+    message = r'train has 64 images, .* 128 in each process\. .*batch_size=16, .*DIR'
+    with pytest.raises(ValueError, match=message):
+        doctor.check_inputs(pretraining(tmp_path))
+    cfg = pretraining(tmp_path)
+    cfg.train_dataloader.batch_size = 32
+    with pytest.raises(FileNotFoundError, match='nowhere.pt'):
+        doctor.check_inputs(cfg)  # the batch is right, the teacher not yet
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    with pytest.raises(ValueError, match='64 images, .*32 in each of 3 processes'):
+        doctor.check_inputs(cfg)
+
+
+def test_train_ends_with_the_message(tmp_path):
+    words = ('--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}')
+    with pytest.raises(SystemExit, match='^error: .*/train is missing. Put the images'):
+        run('train', 'dtm_vit-b_300e', '--work-dir', tmp_path / 'work', *words)
+
+
+def test_checkpoint_that_is_not_there(tmp_path):
+    cfg = hub.get_config('finetune/dtm_vit-s_300e_in1k')
+    cfg.train_dataloader = cfg.val_dataloader = None
+    cfg.model.backbone.init_cfg.checkpoint = 'gone.pth'
+    with pytest.raises(FileNotFoundError, match='no checkpoint gone.pth'):
+        doctor.check_inputs(cfg)
+    cfg.model.backbone.init_cfg.checkpoint = ''
+    with pytest.raises(FileNotFoundError, match='open which .* Name it: .*=PATH'):
+        doctor.check_inputs(cfg)
+    cfg.load_from = __file__
+    doctor.check_inputs(cfg)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ('model.backbone.drop_pth_rate=0', "'drop_pth_rate'. Did you mean drop_path"),
+        ('model.morphing.type=BipartitMorphing', 'registered. Did you mean Bipartite'),
+        ('train_dataloader.batchsize=8', "'batchsize'. Did you mean batch_size"),
+        ('optim_wraper.x=1', 'optim_wraper is not .* Did you mean optim_wrapper'),
+    ],
+)
+def test_unknown_names_and_what_is_near(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run('doctor', 'dtm_vit-b_300e', '--cfg-options', options)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.search(f'^error: .*{message}', line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', hub.config_names()[::4])
+def test_all_names_of_the_configs_are_known(name):
+    assert doctor.unknown_names(hub.get_config(name)) == []
+
+
+def test_a_run_that_can_start(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(openclip_generator, 'find_cached', lambda tag: 'here')
+    draw(tmp_path / 'train/class', 130)
+    words = ('--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}')
+    with pytest.raises(SystemExit) as stop:
+        run('doctor', 'dtm_vit-b_300e', '--work-dir', tmp_path, *words)
+    out = capsys.readouterr().out
+    assert stop.value.code == 0, out
+    assert 'train_dataloader: 130 images' in out and '(86 M parameters)' in out
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    full = SimpleNamespace(free=10**9)
+    monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda folder: full)
+    cfg = pretraining(tmp_path)
+    with pytest.raises(ValueError, match='1.0 GB free, .*Free some'):
+        doctor._say_disk(cfg, doctor._student(cfg))
+
+
+def test_memory_is_what_the_forward_pass_keeps():
+    """Of a backbone on the CPU, counted when torch saves it."""
+    cfg = hub.get_config('dtm_vit-b_300e')
+    shrink_model(cfg.model)
+    student = doctor._student(cfg)
+    small, large = (doctor._saved_bytes(student, n, cfg) for n in (1, 9))
+    tokens, width, layers = 17, 48, 4
+    per_image = (large - small) / 8
+    # At least the input of each of a layer's four linear layers.
+    least = 4 * layers * tokens * (3 * width + 96)
+    assert least < per_image < 10 * least
+
+
+def test_a_config_without_images_of_its_own(tmp_path):
+    """Of somebody else's classes: what they say is taken as it is."""
+    cfg = hub.get_config(write_config(tmp_path))
+    doctor.check_inputs(cfg)
+    assert doctor.unknown_names(cfg) == []
