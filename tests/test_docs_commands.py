@@ -1,6 +1,7 @@
 """What the pages show as commands: tools, options, files and keys that exist."""
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import re
@@ -11,15 +12,17 @@ import sys
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from pages import PAGES, ROOT, commands, prose, registered
+from pages import PAGES, ROOT, blocks, commands, prose, registered
 
 import mmdtm.plugin  # noqa: F401
+from mmdtm import cli
 from mmdtm.cli import COMMANDS
+from mmdtm.cli.pretrain import size_recipe
 from mmdtm.hub import find_config, get_config
 from mmdtm.models.selfsup import DTMBranch
 
 # Of the shell and of the system.
-SHELL = {'mkdir', 'tar', 'for', 'done', 'pre-commit', 'docker', 'nc'}
+SHELL = {'mkdir', 'tar', 'for', 'done', 'pre-commit', 'docker', 'nc', 'mim'}
 # What a dictionary without a type is given to.
 UNTYPED = {'dtm': [DTMBranch]}
 # What a reader replaces, where a tool does not take any word.
@@ -192,3 +195,36 @@ def test_options_that_the_pages_quote_exist():
         if not any(has_key(cfg, key) for cfg in cfgs)
     ]
     assert not unknown
+
+
+SHOWN = [
+    (block.page, *shown.split('\n', 1))
+    for block in blocks(language='text')
+    if block.note == 'run by test_commands_print_what_the_page_shows'
+    for shown in re.split(r'^\$ ', block.text, flags=re.M)[1:]
+]
+
+
+@pytest.mark.parametrize(('page', 'command', 'output'), SHOWN)
+def test_commands_print_what_the_page_shows(page, command, output, capsys):
+    with contextlib.suppress(SystemExit):
+        cli.main(shlex.split(command)[1:])
+    found, expected = capsys.readouterr().out.splitlines(), output.splitlines()
+    assert found and sorted(found) == sorted(expected), page
+
+
+def test_the_page_of_the_command_has_all_of_it():
+    page = PAGES['docs/commands.md']
+    for name in COMMANDS:
+        assert re.search(rf'^## .*\b{name}\b', page, re.M), name
+    rows = re.findall(
+        r'^\| ([\d,]+).*? \| (?:(\d) x )?(\d+) \| (.*) \| (.*) \|$', page, re.M
+    )
+    assert len(rows) == 6
+    for images, gpus, batch, epochs, steps in rows:
+        number, *expected = (
+            int(v.replace(',', '')) for v in (images, batch, epochs, steps)
+        )
+        sizes = size_recipe(number, int(gpus or 1))
+        found = [sizes['batch'], sizes['epochs'], sizes['epochs'] * sizes['steps']]
+        assert found == expected
