@@ -139,7 +139,10 @@ def name_forked_mmseg() -> None:
 def _interp2d(x, y, z, kind: str = 'cubic'):
     """The cubic ``scipy.interpolate.interp2d`` on a grid, to the bit."""
     if kind != 'cubic':
-        raise ValueError(f"interp2d stands in for kind='cubic' alone, got {kind!r}.")
+        raise ValueError(
+            f"interp2d of kind {kind!r} is gone from scipy, and mmdtm replaces 'cubic' "
+            'alone. Call RectBivariateSpline, or install scipy<1.14.'
+        )
     from scipy.interpolate import RectBivariateSpline
 
     spline = RectBivariateSpline(x, y, np.asarray(z).T, kx=3, ky=3)

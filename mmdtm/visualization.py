@@ -180,7 +180,7 @@ def draw_groups(
         means = np.stack([ndimage.mean(c, pixels, groups) for c in channels], axis=-1)
         drawn = means.round().astype(np.uint8)[pixels]
     else:
-        raise ValueError(f"fill must be 'palette' or 'mean', got {fill!r}.")
+        raise ValueError(f"fill is {fill!r}. Give 'palette' or 'mean'.")
     return outline(drawn, labels, _INK)
 
 
@@ -338,8 +338,8 @@ def sheet(
     for number, row in enumerate(rows, start=1):
         if len(row) != len(column_titles):
             raise ValueError(
-                f'Row {number} has {len(row)} pictures for '
-                f'{len(column_titles)} column titles.'
+                f'Row {number} has {len(row)} images for {len(column_titles)} column '
+                'titles. Give each row one image per title.'
             )
     titles = [
         text_block([title], picture.shape[1], centered=True)
@@ -405,7 +405,7 @@ def _to_pixels(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
     if height % rows or width % columns:
         raise ValueError(
             f'A grid of {rows}x{columns} cells does not divide an image of '
-            f'{height}x{width} pixels: bring it to size with fit_to_grid first.'
+            f'{height}x{width} pixels. Bring it to size with fit_to_grid first.'
         )
     return cells.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
 

@@ -98,7 +98,7 @@ def test_mean_fill_is_the_mean_colour_of_the_group():
 
 
 def test_unknown_fill_is_refused():
-    with pytest.raises(ValueError, match="'palette' or 'mean', got 'rainbow'"):
+    with pytest.raises(ValueError, match="'rainbow'. Give 'palette' or 'mean'"):
         vis.draw_groups(noise(4, 4, 3), np.zeros((2, 2), int), 'rainbow')
 
 
@@ -161,7 +161,7 @@ def test_stack_pads_with_white():
 
 def test_sheet_refuses_a_row_without_its_titles():
     cell = noise(4, 4, 3)
-    with pytest.raises(ValueError, match='Row 2 has 1 pictures for 2'):
+    with pytest.raises(ValueError, match='Row 2 has 1 images for 2'):
         vis.sheet([[cell, cell], [cell]], ['a', 'b'])
 
 

@@ -31,7 +31,8 @@ class SkipBadImages(BaseDataset):
     def __init__(self, *args, max_bad_fraction: float = 0.01, **kwargs) -> None:
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(
-                f'max_bad_fraction is a share in [0, 1], got {max_bad_fraction}.'
+                f'max_bad_fraction is {max_bad_fraction}. Give a share of the images, '
+                'from 0 to 1.'
             )
         self.max_bad_fraction = max_bad_fraction
         super().__init__(*args, **kwargs)

@@ -52,8 +52,8 @@ def pool(outputs: torch.Tensor | tuple, num_extra_tokens: int = 0) -> torch.Tens
         x = x[:, num_extra_tokens:].float().mean(1)
     else:
         raise ValueError(
-            'Features are pooled from (B, D), (B, N, D) or (B, D, h, w); the '
-            f'backbone returned {tuple(x.shape)}.'
+            f'The backbone returned {tuple(x.shape)}, which is not pooled. Have it '
+            'return (B, D), (B, N, D) or (B, D, h, w).'
         )
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
@@ -141,7 +141,8 @@ def build_loader(cfg: dict, images_per_class: int | None = None) -> DataLoader:
     if images_per_class is not None:
         if images_per_class < 1:
             raise ValueError(
-                f'images_per_class must be 1 or more, got {images_per_class}.'
+                f'images_per_class is {images_per_class}. Give 1 or more, or None for '
+                'all images.'
             )
         seen: Counter[int] = Counter()
         kept = []

@@ -39,17 +39,18 @@ def knn_predict(
     """
     if bank.dim() != 2 or queries.dim() != 2 or bank.shape[1] != queries.shape[1]:
         raise ValueError(
-            'bank and queries must be (n, D) and (m, D) of the same D, got '
-            f'{tuple(bank.shape)} and {tuple(queries.shape)}.'
+            f'bank is {tuple(bank.shape)} and queries are {tuple(queries.shape)}. Give '
+            '(n, D) and (m, D) of the same D.'
         )
     if bank_labels.shape != bank.shape[:1] or not len(bank):
         raise ValueError(
-            'The bank needs one label per vector and at least one vector, got '
-            f'{tuple(bank.shape)} and labels {tuple(bank_labels.shape)}.'
+            f'The bank is {tuple(bank.shape)}, its labels {tuple(bank_labels.shape)}. '
+            'Give one label per vector and at least one vector.'
         )
     if k < 1 or temperature <= 0:
         raise ValueError(
-            f'k must be 1 or more and temperature positive, got {k} and {temperature}.'
+            f'k is {k} and temperature {temperature}. Give a k of 1 or more and a '
+            'temperature above 0.'
         )
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     classes = int(bank_labels.max()) + 1

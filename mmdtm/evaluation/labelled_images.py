@@ -78,10 +78,10 @@ class ClassNames:
         found = self._indices.get(_plain(label))
         if found is None:
             near = difflib.get_close_matches(_plain(label), self._indices, n=3)
-            hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+            hint = f'Did you mean {" or ".join(map(repr, near))}?' if near else ''
             raise ValueError(
                 f'{label!r} is none of the {len(self)} classes, by name or by '
-                f'folder.{hint}'
+                f'folder. {hint or "Name one of them."}'
             )
         return found
 
@@ -155,7 +155,9 @@ def read_image(path: str | Path) -> Image.Image:
         UnidentifiedImageError,
         Image.DecompressionBombError,
     ) as error:
-        raise ValueError(f'{path} cannot be read as an image ({error}).') from error
+        raise ValueError(
+            f'{path} cannot be read as an image ({error}). Restore or remove it.'
+        ) from error
 
 
 class LabelledImages(Dataset):

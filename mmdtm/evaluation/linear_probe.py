@@ -140,8 +140,8 @@ def _start(vectors: Tensor, labels: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:
     """A classifier of zeros, and the features' mean and deviation, (D,) each."""
     if vectors.dim() != 2 or labels.shape != vectors.shape[:1]:
         raise ValueError(
-            'vectors must be (n, D) with one label each, got '
-            f'{tuple(vectors.shape)} and {tuple(labels.shape)}.'
+            f'vectors are {tuple(vectors.shape)}, labels {tuple(labels.shape)}. Give '
+            '(n, D) with one label each, (n,).'
         )
     if not len(labels) or labels.min() == labels.max():
         raise ValueError(

@@ -125,7 +125,7 @@ def ensemble(logits: Tensor, scores: str = 'logits') -> Tensor:
         ValueError: If ``scores`` is neither.
     """
     if scores not in SCORES:
-        raise ValueError(f'scores must be one of {SCORES}, got {scores!r}.')
+        raise ValueError(f'scores are {scores!r}. Give one of {", ".join(SCORES)}.')
     if scores == 'probabilities':
         logits = logits.softmax(dim=-1)
     return logits.mean(dim=1)

@@ -168,9 +168,9 @@ def backbone_weights(state: State) -> State:
     }
     if 'cls_token' not in weights or 'layers.0.attn.qkv.weight' not in weights:
         raise ValueError(
-            'There is no DTMViT or DTMPretrainViT in the checkpoint: expected '
-            'cls_token and layers.0.attn.qkv.weight, plainly or under backbone., and '
-            f'found names such as {", ".join(list(state)[:3])}.'
+            'There is no DTMViT or DTMPretrainViT in the checkpoint, whose names are '
+            f'such as {", ".join(list(state)[:3])}. Convert one that has cls_token and '
+            'layers.0.attn.qkv.weight, plainly or under backbone.'
         )
     shared = weights.pop(SHARED_TABLE, None)
     if shared is not None:

@@ -27,7 +27,7 @@ def read_json(path: str | Path) -> Any:
         ValueError: See :func:`parse_json`.
     """
     if not Path(path).is_file():
-        raise OSError(f'{path} is not a file')
+        raise OSError(f'{path} is not a file. Name one that is there.')
     return parse_json(Path(path).read_text(encoding='utf-8'))
 
 

@@ -44,8 +44,8 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             self.target_norm = (target_mean, target_std)
         elif target_mean is not None or target_std is not None:
             raise ValueError(
-                'DTMDataPreprocessor: give target_mean and target_std together, or '
-                f'neither; got {target_mean} and {target_std}.'
+                f'DTMDataPreprocessor: target_mean is {target_mean} and target_std '
+                f'{target_std}. Give both, or neither.'
             )
         self.num_views = 1  # the student's
 

@@ -316,7 +316,7 @@ class DownsampleMorphing(BaseMorphing):
         height, width = self.grid_size or (side, side)
         if height * width != num_tokens:
             raise ValueError(
-                f'{num_tokens} tokens do not fill a grid of {height} x {width}; '
-                'give DownsampleMorphing the grid_size=(h, w) of the teacher'
+                f'{num_tokens} tokens do not fill a grid of {height} x {width}. '
+                'Give DownsampleMorphing the grid_size=(h, w) of the teacher.'
             )
         return downsample((height, width), self.stride, batch_size, tokens.device)

@@ -31,21 +31,21 @@ class TokenAssignment:
         if not isinstance(labels, Tensor) or labels.dim() != 2 or 0 in labels.shape:
             shape = tuple(getattr(labels, 'shape', ()))
             raise ValueError(
-                'labels must be a tensor of shape (B, N) with no empty '
-                f'dimension, got a {type(labels).__name__} of shape {shape}'
+                f'labels are a {type(labels).__name__} of shape {shape}. Give a tensor '
+                'of shape (B, N) with no empty dimension.'
             )
         if labels.dtype != torch.int64:
             raise ValueError(
-                f'labels must be int64, got {labels.dtype}; convert them with '
-                'labels.long()'
+                f'labels are {labels.dtype}, not int64. Convert them with '
+                'labels.long().'
             )
         check_count(num_morphed, 1, None, 'num_morphed')
         if not torch.compiler.is_compiling():
             low, high = (int(x) for x in labels.aminmax())
             if low < 0 or high >= num_morphed:
                 raise ValueError(
-                    f'labels must lie in [0, num_morphed) = [0, {num_morphed}), '
-                    f'got values from {low} to {high}'
+                    f'labels run from {low} to {high}. Give some of 0 to '
+                    f'{num_morphed - 1}, or another num_morphed than {num_morphed}.'
                 )
         self.labels = labels
         self.num_morphed = num_morphed
@@ -147,8 +147,8 @@ class TokenAssignment:
     def _check_positions(self, x: Tensor, count: int, name: str) -> None:
         if x.shape[:2] != (self.batch_size, count):
             raise ValueError(
-                f'{name} must have shape ({self.batch_size}, {count}, C) for '
-                f'{self}, got {tuple(x.shape)}'
+                f'{name} has shape {tuple(x.shape)}, which does not fit {self}. Give '
+                f'({self.batch_size}, {count}, C).'
             )
 
 

@@ -74,8 +74,8 @@ def bipartite_matching(
     check_option(partition, ('alternate', 'random'), 'partition')
     if class_token and partition != 'alternate':
         raise ValueError(
-            f'class_token=True is for the first position, got partition={partition!r}; '
-            "use 'alternate'"
+            f'class_token=True is for the first position, got partition={partition!r}. '
+            "Use 'alternate'."
         )
     batch_size, num_tokens, _ = tokens.shape
     merges = [r for r in effective_schedule(num_tokens, schedule, class_token) if r]

@@ -14,17 +14,17 @@ def check_tokens(tokens: Tensor, name: str = 'tokens') -> None:
     """
     if not isinstance(tokens, Tensor):
         raise ValueError(
-            f'{name} must be a tensor of shape (B, N, C), got a {type(tokens).__name__}'
+            f'{name} is a {type(tokens).__name__}. Give a tensor of shape (B, N, C).'
         )
     if tokens.dim() != 3 or 0 in tokens.shape:
         raise ValueError(
-            f'{name} must have shape (B, N, C) with no empty dimension, got '
-            f'{tuple(tokens.shape)}'
+            f'{name} has shape {tuple(tokens.shape)}. Give (B, N, C) with no empty '
+            'dimension.'
         )
     if not tokens.is_floating_point():
         raise ValueError(
-            f'{name} must be floating point, got {tokens.dtype}; convert them '
-            f'with {name}.float()'
+            f'{name} are {tokens.dtype}, not floating point. Convert them with '
+            f'{name}.float().'
         )
 
 
@@ -45,8 +45,8 @@ def require_finite(values: Tensor, name: str = 'tokens') -> None:
         image = int(finite.logical_not().nonzero()[0])
         raise ValueError(
             f'{name} hold NaN, infinity or numbers whose squares overflow, first in '
-            f'image {image} of the batch; look at what produced them (often half '
-            'precision)'
+            f'image {image} of the batch. Look at what made them, often half '
+            'precision.'
         )
 
 
@@ -63,9 +63,9 @@ def check_count(value: object, low: int, high: int | None, name: str) -> int:
     """
     span = f'at least {low}' if high is None else f'in [{low}, {high}]'
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f'{name} must be an int {span}, got {value!r}')
+        raise ValueError(f'{name} is {value!r}. Give an int {span}.')
     if value < low or (high is not None and value > high):
-        raise ValueError(f'{name} must be {span}, got {value}')
+        raise ValueError(f'{name} is {value}. Give an int {span}.')
     return value
 
 
@@ -76,7 +76,7 @@ def check_option(value: str, options: tuple[str, ...], name: str) -> None:
         ValueError: If not; names the options there are.
     """
     if value not in options:
-        raise ValueError(f'{name} must be one of {options}, got {value!r}')
+        raise ValueError(f'{name} is {value!r}. Give one of {options}.')
 
 
 def check_range(
@@ -103,13 +103,13 @@ def check_range(
         value = (value, value)
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise ValueError(
-            f'{name} must be an int or a pair (lowest, highest), got {value!r}'
+            f'{name} is {value!r}. Give an int or a pair (lowest, highest).'
         )
     lowest = check_count(value[0], low, high, name)
     highest = check_count(high if value[1] is None else value[1], low, high, name)
     if lowest > highest:
         raise ValueError(
-            f'{name} = ({lowest}, {highest}) is an empty range; put the lower number '
-            'first'
+            f'{name} = ({lowest}, {highest}) is an empty range. Put the lower number '
+            'first.'
         )
     return lowest, highest

@@ -62,8 +62,8 @@ def kmeans(
         check_tokens(init, 'init')
         if init.shape != (batch_size, num_clusters, channels):
             raise ValueError(
-                'init must hold the first centres, of shape '
-                f'{(batch_size, num_clusters, channels)}, got {tuple(init.shape)}'
+                f'init has shape {tuple(init.shape)}. Give the first centres, of shape '
+                f'{(batch_size, num_clusters, channels)}.'
             )
         if check_finite:
             require_finite(init.square(), 'init')

@@ -58,25 +58,26 @@ def dtm_loss(
     check_tokens(target, 'target')
     if online.shape != target.shape:
         raise ValueError(
-            'online and target must have one shape (B, N, D), got '
-            f'{tuple(online.shape)} and {tuple(target.shape)}'
+            f'online is {tuple(online.shape)} and target {tuple(target.shape)}. Give '
+            'both one shape (B, N, D).'
         )
     check_option(distance, ('cosine', 'l1', 'l2', 'smooth_l1'), 'distance')
     check_option(reduction, ('mean', 'sum'), 'reduction')
     check_option(group_reduction, ('mean', 'sum'), 'group_reduction')
     if not beta > 0:
-        raise ValueError(f'beta must be above 0, got {beta}')
+        raise ValueError(f'beta is {beta}. Give a number above 0.')
     if not isinstance(assignments, Sequence) or not assignments:
         raise ValueError(
-            'assignments must be a sequence of TokenAssignment, one per level '
-            f'and at least one, got {assignments!r}'
+            f'assignments are {assignments!r}. Give a sequence of TokenAssignment, one '
+            'per level and at least one.'
         )
     batch_size, num_tokens, _ = online.shape
     for level, assignment in enumerate(assignments):
         if assignment.labels.shape != (batch_size, num_tokens):
             raise ValueError(
-                f'assignments[{level}] is for {tuple(assignment.labels.shape)} '
-                f'tokens (B, N), but online has {(batch_size, num_tokens)}'
+                f'assignments[{level}] is for {tuple(assignment.labels.shape)} tokens '
+                f'(B, N), but online has {(batch_size, num_tokens)}. Make it from '
+                'tokens of the same images.'
             )
 
     with torch.autocast(online.device.type, enabled=False):
@@ -93,8 +94,8 @@ def dtm_loss(
     if check_finite and not torch.compiler.is_compiling() and not loss.isfinite():
         culprit = 'online' if v.isfinite().all() else 'target'
         raise ValueError(
-            f'the loss is {loss.item()}: {culprit} holds NaN, infinity or numbers '
-            'too large for its precision'
+            f'The loss is {loss.item()}: {culprit} holds NaN, infinity or numbers too '
+            'large for its precision. Look at what made it, or compute it in float32.'
         )
     return loss
 

@@ -36,7 +36,7 @@ def downsample(
     if height % down or width % across:
         raise ValueError(
             f'stride {(down, across)} does not divide the token grid '
-            f'{(height, width)}; choose a divisor of both sides'
+            f'{(height, width)}. Choose a divisor of both sides.'
         )
     rows = torch.arange(height, device=device) // down
     columns = torch.arange(width, device=device) // across
@@ -50,5 +50,5 @@ def downsample(
 def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(f'{name} must be an int or two ints, got {value!r}')
+        raise ValueError(f'{name} is {value!r}. Give an int or two ints.')
     return check_count(pair[0], 1, None, name), check_count(pair[1], 1, None, name)

@@ -76,8 +76,8 @@ def effective_schedule(
     check_count(num_tokens, 1, None, 'num_tokens')
     if not isinstance(schedule, Sequence) or isinstance(schedule, str):
         raise ValueError(
-            'schedule must be a sequence of ints, the merges of each iteration, '
-            f'got {schedule!r}'
+            f'schedule is {schedule!r}. Give a sequence of ints, the merges of each '
+            'iteration.'
         )
     merges, left, wanted = [], num_tokens, 0
     for j, asked in enumerate(schedule):

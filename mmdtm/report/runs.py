@@ -193,7 +193,9 @@ def _test_metrics(folder: Path) -> tuple[Path, dict[str, float]]:
             try:
                 content = read_json(path)
             except ValueError as error:
-                raise ValueError(f'{path}: not readable as JSON ({error}).') from error
+                raise ValueError(
+                    f'{path} is not readable as JSON ({error}). Remove or restore it.'
+                ) from error
             items = content.items() if isinstance(content, dict) else ()
             return path.parent, {k: float(v) for k, v in items if _is_metric(k, v)}
     return folder, {}

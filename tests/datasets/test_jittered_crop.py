@@ -76,7 +76,7 @@ def test_the_mean_grey_of_fewer_pixels_changes_little():
 
 
 def test_wrong_stride():
-    with pytest.raises(ValueError, match='grey_stride counts rows and columns'):
+    with pytest.raises(ValueError, match='grey_stride is 0. Give a number'):
         TRANSFORMS.build(
             dict(type='JitteredResizedCrop', color_jitter={}, grey_stride=0, **CROP)
         )

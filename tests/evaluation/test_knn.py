@@ -64,8 +64,8 @@ def test_small_bank_votes_with_all_it_has():
     [
         (dict(queries=torch.zeros(2, 5)), 'same D'),
         (dict(bank_labels=torch.zeros(3, dtype=torch.long)), 'one label per vector'),
-        (dict(k=0), 'k must be 1'),
-        (dict(temperature=0.0), 'temperature positive'),
+        (dict(k=0), 'k is 0 .* Give a k of 1'),
+        (dict(temperature=0.0), 'temperature 0.* temperature above 0'),
     ],
 )
 def test_bad_arguments_are_named(change, message):

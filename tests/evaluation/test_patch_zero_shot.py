@@ -147,7 +147,7 @@ def test_predictions_equal_a_plain_loop():
         for scores, mean in means.items():
             assert ensemble(logits, scores)[b].tolist() == pytest.approx(mean)
         assert found.image[b] == max(range(4), key=means['logits'].__getitem__)
-    with pytest.raises(ValueError, match="got 'logit'"):
+    with pytest.raises(ValueError, match="'logit'. Give one of"):
         ensemble(logits, 'logit')
 
 

@@ -171,10 +171,10 @@ def test_compiled_model__steps_over_it():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(levels=0), 'levels must be at least 1'),
-        (dict(levels=1.5), 'levels must be an int'),
-        (dict(seed=-1), 'seed must be in'),
-        (dict(seed='a'), 'seed must be an int'),
+        (dict(levels=0), 'levels is .* Give an int at least 1'),
+        (dict(levels=1.5), 'levels is .* Give an int'),
+        (dict(seed=-1), 'seed is -1. Give an int in'),
+        (dict(seed='a'), 'seed is .* Give an int'),
     ],
 )
 def test_init__refuses(options, message):
@@ -342,18 +342,36 @@ def test_downsample__pools_the_grid():
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        (dict(type='BipartiteMorphing', num_morphed=98), r'\[1, 36\], got 98'),
+        (
+            dict(type='BipartiteMorphing', num_morphed=98),
+            r'is 98. Give an int in \[1, 36\]',
+        ),
         (dict(type='BipartiteMorphing', num_morphed=(5, 2)), 'empty range'),
-        (dict(type='BipartiteMorphing', num_iters=(1, None)), 'num_iters must be an'),
-        (dict(type='BipartiteMorphing', partition='halves'), "got 'halves'"),
-        (dict(type='ReleaseMorphing', num_iters=0), 'num_iters must be at least 1'),
-        (dict(type='KMeansMorphing', num_clusters=37), r'\[1, 36\], got 37'),
-        (dict(type='KMeansMorphing', num_iters=0), 'num_iters must be at least 1'),
-        (dict(type='DPCKNNMorphing', num_clusters='a'), 'num_clusters must be an int'),
+        (
+            dict(type='BipartiteMorphing', num_iters=(1, None)),
+            'num_iters is .* Give an int',
+        ),
+        (dict(type='BipartiteMorphing', partition='halves'), "is 'halves'. Give"),
+        (
+            dict(type='ReleaseMorphing', num_iters=0),
+            'num_iters is .* Give an int at least 1',
+        ),
+        (
+            dict(type='KMeansMorphing', num_clusters=37),
+            r'is 37. Give an int in \[1, 36\]',
+        ),
+        (
+            dict(type='KMeansMorphing', num_iters=0),
+            'num_iters is .* Give an int at least 1',
+        ),
+        (
+            dict(type='DPCKNNMorphing', num_clusters='a'),
+            'num_clusters is .* Give an int',
+        ),
         (dict(type='DownsampleMorphing', stride=4), 'does not divide'),
         (
             dict(type='DownsampleMorphing', grid_size=(4, 8)),
-            r'36 tokens do not fill a grid of 4 x 8; .*grid_size=\(h, w\)',
+            r'36 tokens do not fill a grid of 4 x 8. .*grid_size=\(h, w\)',
         ),
     ],
 )

@@ -45,5 +45,5 @@ def test_choose__draws_from_the_range_and_names_it():
     assert set(chosen((3, None), 5)) == {3, 4, 5}
     assert set(chosen(None, 3)) == {1, 2, 3}
     assert set(chosen(7, 9)) == {7} and set(chosen((1, 2), None)) == {1, 2}
-    with pytest.raises(ValueError, match=r'count must be in \[1, 9\], got 10'):
+    with pytest.raises(ValueError, match=r'count is 10. Give an int in \[1, 9\]'):
         chosen((2, 10), 9)

@@ -34,11 +34,11 @@ def test_device__is_where_the_labels_are():
         (((14, 14), 3, 1), r'stride \(3, 3\) does not divide .* \(14, 14\)'),
         (((14, 12), (2, 5), 1), r'stride \(2, 5\) does not divide'),
         ((4, 8, 1), 'does not divide'),
-        ((4, 0, 1), 'stride must be at least 1'),
-        ((4, (2, 0), 1), 'stride must be at least 1'),
-        ((4.0, 2, 1), 'grid_size must be an int or two ints'),
-        (((4, 4, 4), 2, 1), 'grid_size must be an int or two ints'),
-        ((4, 2, 0), 'batch_size must be at least 1'),
+        ((4, 0, 1), 'stride is .* Give an int at least 1'),
+        ((4, (2, 0), 1), 'stride is .* Give an int at least 1'),
+        ((4.0, 2, 1), 'grid_size is .* Give an int or two ints'),
+        (((4, 4, 4), 2, 1), 'grid_size is .* Give an int or two ints'),
+        ((4, 2, 0), 'batch_size is .* Give an int at least 1'),
     ],
 )
 def test_arguments__that_are_refused(arguments, message):

@@ -100,7 +100,8 @@ def load_templates(names: list[str]) -> list:
     for template in names:
         if '{}' not in template:
             raise ValueError(
-                f'--templates: {template!r} has no {{}} for the class name.'
+                f'--templates: {template!r} has no {{}} for the class name. Put one '
+                "where it belongs, as in 'a photo of a {}.'"
             )
     return names
 

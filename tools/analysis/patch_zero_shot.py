@@ -194,7 +194,9 @@ def main(argv: list[str] | None = None) -> None:
             f'{result["right_with"]} with morphing, of {result["patches"]}'
         )
     if not results:
-        raise ValueError('No image could be analysed.')
+        raise ValueError(
+            'No image could be analysed. Mend what is said above, or name others.'
+        )
     write_text(args.out / 'results.json', json.dumps(results, indent=1))
     patches, without, morphed = (
         sum(result[key] for result in results)

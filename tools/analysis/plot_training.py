@@ -200,7 +200,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     runs = read_runs(args.runs, args.pretrain_epochs)
     if not runs:
-        raise ValueError('None of the runs has a readable log.')
+        raise ValueError(
+            'None of the runs has a readable log. Name work folders of runs.'
+        )
     logs = [log for _, log, _ in runs]
     accuracy = args.accuracy or accuracy_key(logs)
     for key, rows in ((args.loss, 'train'), (accuracy, 'val')):

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         vis.save_png(page, file)
         print(f'wrote {file}')
     if not names:
-        raise ValueError('No image could be read.')
+        raise ValueError('No image could be read. Name others.')
 
 
 if __name__ == '__main__':

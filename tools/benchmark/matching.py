@@ -79,7 +79,10 @@ def main() -> None:
         few = tokens[:8].double()
         ours = bipartite_matching(few, schedule)
         if not torch.equal(ours.labels, match_features(few, schedule).argmax(1)):
-            raise SystemExit(f'k = {k}: the two matchings give different groups')
+            raise SystemExit(
+                f'k = {k}: the two matchings give different groups. Mend one before '
+                'their times are compared.'
+            )
         gram, features = f'Gram matrix, k = {k}', f'merged features, k = {k}'
         contenders[gram] = lambda s=schedule: bipartite_matching(tokens, s)
         contenders[features] = lambda s=schedule: match_features(tokens, s)

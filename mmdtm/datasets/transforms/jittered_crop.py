@@ -41,8 +41,8 @@ class JitteredResizedCrop(BaseTransform):
     def __init__(self, color_jitter: dict, grey_stride: int = 1, **kwargs) -> None:
         if not isinstance(grey_stride, int) or grey_stride < 1:
             raise ValueError(
-                'JitteredResizedCrop: grey_stride counts rows and columns, an int of '
-                f'at least 1; got {grey_stride!r}.'
+                f'JitteredResizedCrop: grey_stride is {grey_stride!r}. Give a number '
+                'of rows and columns, an int of at least 1.'
             )
         self.jitter = ColorJitter(**color_jitter, backend='cv2')
         self.crop = RandomResizedCrop(**kwargs)

@@ -49,11 +49,11 @@ class MorphingVisualHook(Hook):
         ):
             if value < 1:
                 raise ValueError(
-                    f'MorphingVisualHook: {name} must be at least 1, got {value}.'
+                    f'MorphingVisualHook: {name} is {value}. Give 1 or more.'
                 )
         if fill not in ('palette', 'mean'):
             raise ValueError(
-                f"MorphingVisualHook: fill must be 'palette' or 'mean', got {fill!r}."
+                f"MorphingVisualHook: fill is {fill!r}. Give 'palette' or 'mean'."
             )
         self.interval = interval
         self.num_images = num_images

@@ -57,18 +57,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         name = type(self).__name__
         if set(self.paramwise_cfg) != {'layer_decay_rate'}:
             raise ValueError(
-                f'{name} needs paramwise_cfg=dict(layer_decay_rate=...), and takes no '
-                f'other key; got {sorted(self.paramwise_cfg)}.'
+                f'paramwise_cfg of {name} has {sorted(self.paramwise_cfg)}. Give it '
+                'layer_decay_rate, and no other key.'
             )
         if not 0 < self.paramwise_cfg['layer_decay_rate'] <= 1:
             raise ValueError(
-                'layer_decay_rate must lie above 0 and be at most 1, got '
-                f'{self.paramwise_cfg["layer_decay_rate"]}.'
+                f'layer_decay_rate is {self.paramwise_cfg["layer_decay_rate"]}. Give a '
+                'factor above 0 and of at most 1 to paramwise_cfg.'
             )
         if self.base_lr is None or self.base_wd is None:
             raise ValueError(
-                f"{name} needs lr and weight_decay in the optimizer's "
-                f'config, got {self.optimizer_cfg}.'
+                f'{name} scales lr and weight_decay, of which one is not in the '
+                f"optimizer's config, {self.optimizer_cfg}. State both there."
             )
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
@@ -96,7 +96,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 key = rate ** (num_depths - 1 - depth), decays
                 groups.setdefault(key, []).append((depth, param))
         if not groups:
-            raise ValueError(f'{type(module).__name__} has no trainable parameter.')
+            raise ValueError(
+                f'{type(module).__name__} has no trainable parameter. Freeze less.'
+            )
         lines = [
             f'Layer-wise decay {rate}:',
             f'{"depth":>7} {"lr":>10} {"weight decay":>12} {"tensors":>8} '

@@ -115,9 +115,9 @@ def resize_table(
     """
     if table.ndim != 2 or table.shape[0] != table_length(source):
         raise ValueError(
-            f'A relative position bias table for {source[0]} x {source[1]} patches '
-            f'has {table_length(source)} entries per head, got shape '
-            f'{tuple(table.shape)}.'
+            f'A relative position bias table of {tuple(table.shape)} is not that of '
+            f'{source[0]} x {source[1]} patches: {table_length(source)} rows. Name the '
+            'grid that it was trained for (pretrain_img_size).'
         )
     if source == target:
         return table

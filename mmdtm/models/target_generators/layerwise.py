@@ -75,7 +75,7 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
         **kwargs,
     ) -> None:
         if merging not in ('bipartite', 'kmeans'):
-            raise ValueError(f"merging is {merging!r}; choose 'bipartite' or 'kmeans'.")
+            raise ValueError(f"merging is {merging!r}. Choose 'bipartite' or 'kmeans'.")
         super().__init__(**kwargs)
         from open_clip.transformer import ResidualAttentionBlock
 
@@ -226,7 +226,7 @@ def _per_block(
         numbers = [numbers] * num_blocks
     if len(numbers) != num_blocks or min(numbers) < lowest:
         raise ValueError(
-            f'{name} is {list(numbers)}; give one number of at least {lowest}, or one '
+            f'{name} is {list(numbers)}. Give one number of at least {lowest}, or one '
             f"for each of the teacher's {num_blocks} blocks."
         )
     return tuple(numbers)

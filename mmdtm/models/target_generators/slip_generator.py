@@ -67,7 +67,7 @@ def _build(arch: str | dict, checkpoint: str | None) -> Tower:
 
     if isinstance(arch, str) and arch not in ARCHS:
         raise ValueError(
-            f'SLIP has no arch {arch!r}; choose from {", ".join(ARCHS)}, or give a '
+            f'SLIP has no arch {arch!r}. Choose from {", ".join(ARCHS)}, or give a '
             "dict of arguments of timm's VisionTransformer."
         )
     options = ARCHS[arch] if isinstance(arch, str) else arch
@@ -95,9 +95,9 @@ def _load(network: VisionTransformer, checkpoint: str, arch: str | dict) -> None
     projection = weights.get('image_projection')
     if not found or projection is None:
         raise ValueError(
-            f"{checkpoint} is not one of SLIP's: it should hold visual.* (such as "
-            'visual.cls_token) and image_projection, with or without the prefix '
-            f'module., and holds {shorten(weights)}.'
+            f"{checkpoint} is not one of SLIP's: it holds {shorten(weights)}. Give a "
+            'file that has visual.* (such as visual.cls_token) and image_projection, '
+            'with or without the prefix module.'
         )
     network.head = nn.Linear(projection.shape[0], projection.shape[1], bias=False)
     found['head.weight'] = projection.T

@@ -236,9 +236,9 @@ def test_log__shows_the_groups(log_lines):
 @pytest.mark.parametrize(
     ('options', 'match'),
     [
-        (dict(decay=0), 'above 0 and be at most 1, got 0'),
-        (dict(decay=1.2), 'got 1.2'),
-        (dict(custom_keys={}), r"no other key; got \['custom_keys', 'layer_decay"),
+        (dict(decay=0), 'is 0. Give a factor above 0 and of at most 1'),
+        (dict(decay=1.2), 'is 1.2. Give a factor'),
+        (dict(custom_keys={}), r"\['custom_keys', 'layer_decay.* no other key"),
         (dict(lr=None), 'lr and weight_decay'),
     ],
 )
@@ -248,7 +248,7 @@ def test_bad_options__are_named(options, match):
 
 
 def test_rate_missing__is_named():
-    with pytest.raises(ValueError, match='needs paramwise_cfg=dict.layer_decay_rate'):
+    with pytest.raises(ValueError, match='Give it layer_decay_rate'):
         build_optim_wrapper(
             classifier(),
             dict(

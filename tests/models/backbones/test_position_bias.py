@@ -76,7 +76,7 @@ def test_resize_table__is_exact_under_autocast():
 
 
 def test_resize_table__wrong_length_is_named():
-    with pytest.raises(ValueError, match=r'3 x 3 patches has 28 .* \(52, 2\)'):
+    with pytest.raises(ValueError, match=r'\(52, 2\) .* 3 x 3 patches: 28 rows'):
         resize_table(torch.zeros(52, 2), (3, 3), (4, 4))
 
 

@@ -134,5 +134,5 @@ def test_samples_without_masks_are_refused(dtm_cfg, build, batch):
 
 def test_half_a_target_norm_is_refused(dtm_cfg, build):
     dtm_cfg['data_preprocessor'].update(target_mean=[1, 2, 3])
-    with pytest.raises(ValueError, match='together'):
+    with pytest.raises(ValueError, match='Give both, or neither'):
         build(dtm_cfg)

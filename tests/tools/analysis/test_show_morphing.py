@@ -49,8 +49,8 @@ def test_tool_draws_photographs_and_names_what_it_cannot_read(
 @pytest.mark.parametrize(
     'options, message',
     [
-        (['--num-morphed', '17'], 'num_morphed must'),
-        (['--num-iters', '0'], 'num_iters must'),
+        (['--num-morphed', '17'], 'num_morphed is'),
+        (['--num-iters', '0'], 'num_iters is'),
     ],
 )
 def test_impossible_numbers_are_refused(
