@@ -2,6 +2,6 @@
 
 import mmdtm.prepare  # noqa: F401
 
-from . import hooks, loops, optimizers
+from . import hooks, loops, optimizers, sharded_runner
 
-__all__ = ['hooks', 'loops', 'optimizers']
+__all__ = ['hooks', 'loops', 'optimizers', 'sharded_runner']

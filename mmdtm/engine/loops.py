@@ -10,8 +10,10 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .draws import SeededDataset, SeededSampler, seed_generators
+from .sharded_runner import part_of
 
 # Why a changed run does not go on to the bit.
 CHANGED = dict(
@@ -310,17 +312,27 @@ def gather_gradients(model: nn.Module) -> list[dict[str, Tensor]]:
     for (name, p), there in zip(parameters.items(), somewhere.tolist(), strict=True):
         if there:
             gradient = torch.zeros_like(p) if p.grad is None else p.grad
-            for of_rank, tensor in zip(gathered, gather(gradient), strict=False):
+            if isinstance(gradient, DTensor):  # the mean already, shared out
+                parts = [gradient.full_tensor()] * get_world_size()
+            else:
+                parts = gather(gradient)
+            for of_rank, tensor in zip(gathered, parts, strict=False):
                 of_rank[name] = tensor.cpu()
     return gathered
 
 
 def set_gradients(model: nn.Module, gathered: list[dict[str, Tensor]]) -> None:
-    """Give each process its own gradients, or the mean where their number changed."""
-    if len(gathered) == get_world_size():
+    """Give each process its own gradients, or the mean.
+
+    The mean is for another number of processes, and for those that share the model.
+    """
+    parameters = _parameters(model)
+    shared_out = any(isinstance(p, DTensor) for p in parameters.values())
+    if len(gathered) == get_world_size() and not shared_out:
         own = gathered[get_rank()]
     else:
         own = {k: sum(g[k] for g in gathered) / len(gathered) for k in gathered[0]}
-    for name, parameter in _parameters(model).items():
+    for name, parameter in parameters.items():
         if name in own:
-            parameter.grad = own[name].to(parameter).clone()
+            gradient = own[name].to(parameter.device, parameter.dtype).clone()
+            parameter.grad = part_of(gradient, parameter)

@@ -10,6 +10,7 @@ from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
+from torch.distributed.tensor import DTensor
 
 from mmdtm.io import write_text
 from mmdtm.io.checkpoints import shorten
@@ -132,7 +133,12 @@ class NonFiniteLossHook(Hook):
         used = [(n, p) for n, p in self._parameters if p.grad is not None]
         norms = losses.new_zeros(1)
         if self._scaler(runner) is None:
-            norms = torch.stack(torch._foreach_norm([p.grad for _, p in used]))
+            # Of what this process has, where processes share the model.
+            gradients = [
+                p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad
+                for _, p in used
+            ]
+            norms = torch.stack(torch._foreach_norm(gradients))
         sound = torch.stack([losses.isfinite().all(), norms.isfinite().all()]).int()
         all_reduce(sound, 'min')
         self._steps.append(
@@ -204,4 +210,5 @@ class NonFiniteLossHook(Hook):
             return f'whatever the loss scale, down to {self.MIN_SCALE}'
         finite = step.norms.isfinite().tolist()
         pairs = zip(step.names, finite, strict=True)
-        return shorten(name for name, ok in pairs if not ok)
+        names = [name for name, ok in pairs if not ok]
+        return shorten(names) if names else 'of a parameter of another process'

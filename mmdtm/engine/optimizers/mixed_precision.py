@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmpretrain.registry import OPTIM_WRAPPERS
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -63,6 +64,8 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
         ]
         if parameters:
             norm = self.clip_func(parameters, **self.clip_grad_kwargs)
+            if isinstance(norm, DTensor):  # of a model that processes share
+                norm = norm.full_tensor()
             if norm is not None:  # clip_grad_value_ has none
                 self.message_hub.update_scalar(f'train/{self.grad_name}', norm)
 

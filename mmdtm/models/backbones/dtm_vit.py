@@ -1,7 +1,7 @@
 """BEiT-v2-style Vision Transformers: DTMViT and DTMPretrainViT."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import build_norm_layer, to_2tuple
 from mmpretrain.registry import MODELS
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from .loading import fit_state_dict, load_start
@@ -20,6 +21,7 @@ from .position_bias import position_index, resize_table, table_length
 from .student import check_mask, mask_tokens
 
 INIT_STD = 0.02
+Bias = torch.Tensor | None | Callable[[torch.Tensor], torch.Tensor]
 
 
 def trunc_normal_(tensor: torch.Tensor) -> torch.Tensor:
@@ -65,12 +67,13 @@ class Attention(BaseModule):
             else nn.Parameter(torch.zeros(table_length(grid), num_heads))
         )
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, bias: Bias) -> torch.Tensor:
         """Attend.
 
         Args:
             x: (B, 1 + N, C).
-            bias: (H, 1 + N, 1 + N), added to the scaled products; or None.
+            bias: (H, 1 + N, 1 + N), added to the scaled products; or None; or what
+                makes it of this layer's own table.
 
         Returns:
             (B, 1 + N, C).
@@ -83,6 +86,8 @@ class Attention(BaseModule):
             qkv = F.linear(x, self.qkv.weight, qkv_bias)
         # (B, 1 + N, 3 * C) -> 3 of (B, H, 1 + N, C / H)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if callable(bias):
+            bias = bias(self.relative_position_bias_table)
         if bias is not None:
             bias = bias[None].to(q.dtype)  # q is of lower precision under autocast
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -138,13 +143,13 @@ class TransformerLayer(BaseModule):
             )
             self.gamma_2 = nn.Parameter(self.gamma_1.detach().clone())
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, bias: Bias) -> torch.Tensor:
         """Map (B, 1 + N, C) to the same shape; ``bias`` as in Attention."""
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(self._forward, x, bias, use_reentrant=False)
         return self._forward(x, bias)
 
-    def _forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def _forward(self, x: torch.Tensor, bias: Bias) -> torch.Tensor:
         branch = self.attn(self.ln1(x), bias)
         if self.gamma_1 is not None:
             branch = self.gamma_1 * branch
@@ -451,23 +456,37 @@ class DTMViT(BaseBackbone):
             module.eval()
         return self
 
-    def _position_biases(
-        self, grid: tuple[int, int]
-    ) -> Sequence[torch.Tensor] | Sequence[None]:
+    def _position_biases(self, grid: tuple[int, int]) -> Sequence[Bias]:
         """Each layer's own plus the shared bias: (H, 1 + N, 1 + N), or None.
 
-        All come from one look-up, in the dtype that attention computes in. Their
-        rows begin at multiples of 8 entries: only such biases do the fast kernels
-        take without a copy.
+        All come from one look-up. Where processes share a layer's parameters out, its
+        table is whole only while the layer computes, and the layer looks up by itself.
         """
         tables = [layer.attn.relative_position_bias_table for layer in self.layers]
+        if isinstance(tables[0], DTensor):
+            return [lambda table: self._look_up([table], grid)[0]] * self.num_layers
+        if not self.use_rel_pos_bias:  # all the same
+            tables = tables[:1]
+        biases = self._look_up(tables, grid)
+        return biases if self.use_rel_pos_bias else [*biases] * self.num_layers
+
+    def _look_up(
+        self, tables: Sequence[torch.Tensor | None], grid: tuple[int, int]
+    ) -> Sequence[torch.Tensor | None]:
+        """The biases of layers, in the dtype that attention computes in.
+
+        Their rows begin at multiples of 8 entries: only such biases do the fast
+        kernels take without a copy.
+
+        Args:
+            tables: The layers' own, or None.
+            grid: Rows and columns of the input's patches.
+        """
         if self.rel_pos_bias is not None:
             shared = self.rel_pos_bias.relative_position_bias_table
             tables = [shared if own is None else own + shared for own in tables]
         if tables[0] is None:
-            return [None] * self.num_layers
-        if not self.use_rel_pos_bias:  # all the same
-            tables = tables[:1]
+            return tables
         index = self.position_index
         if grid != self.patch_resolution:
             tables = [
@@ -483,8 +502,7 @@ class DTMViT(BaseBackbone):
         # (torch refuses the question for meta tensors, which count memory.)
         if device != 'meta' and torch.is_autocast_enabled(device):
             biases = biases.to(torch.get_autocast_dtype(device))
-        layers = biases[..., :count].unbind()
-        return layers if self.use_rel_pos_bias else layers * self.num_layers
+        return biases[..., :count].unbind()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Features of images.

@@ -21,7 +21,13 @@ def _worker(rank: int, port: int, model, half: dict, folder) -> None:
         'gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2
     )
     try:
-        model = MMDistributedDataParallel(model, broadcast_buffers=False)
+        # As configs/_base_/default_runtime.py, and the graph is the same in every step.
+        model = MMDistributedDataParallel(
+            model,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=True,
+        )
         for _ in range(2):  # the second step's draws differ from the first's
             model.zero_grad()
             data = model.module.data_preprocessor(half, training=True)
