@@ -15,6 +15,7 @@ from tiny import ARCH
 from torch import nn
 
 from mmdtm.models.backbones import DTMPretrainViT, DTMViT
+from mmdtm.models.backbones.dtm_vit import scaled_linear, trunc_normal_
 from mmdtm.models.backbones.position_bias import resize_table
 
 
@@ -534,3 +535,39 @@ def test_activation_checkpointing__same_gradients_from_fewer_kept_tensors(cls):
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
     assert kept[1] < kept[0] / 3
+
+
+@pytest.mark.parametrize('half', [None, torch.bfloat16, torch.float16])
+def test_scaled_linear__is_the_scaled_layer(half):
+    """By its weights, but in float16, where 1e-5 of them would vanish."""
+    linear, x = nn.Linear(24, 16), torch.randn(40, 24)
+    trunc_normal_(linear.weight)
+    nn.init.normal_(linear.bias)
+    found, expected, exact = [], [], []
+    for results, dtype, function in (
+        (found, half, scaled_linear),
+        (expected, half, lambda layer, x, scale: scale * layer(x)),
+        (exact, None, lambda layer, x, scale: scale * layer(x)),
+    ):
+        scale = torch.full((16,), 1e-5, requires_grad=True)
+        linear.zero_grad()
+        with torch.autocast('cpu', dtype, enabled=dtype is not None):
+            y = function(linear, x, scale)
+        (y.float().sin() + y.float() * torch.linspace(1, 2, 16)).sum().backward()
+        results += [y.float(), scale.grad, linear.weight.grad.clone()]
+        results += [linear.bias.grad.clone()]
+    for ours, plain, right in zip(found, expected, exact, strict=True):
+        error = (ours - right).norm() / right.norm()
+        if half is None:
+            assert error < 1e-6
+        else:
+            assert error < 2 * (plain - right).norm() / right.norm() + 1e-6
+
+
+def test_scaled_linear__leaves_other_layers_to_themselves():
+    class Wrapped(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    wrapped, x, scale = Wrapped(24, 16), torch.randn(4, 24), torch.randn(16)
+    assert scaled_linear(wrapped, x, scale).equal(scale * wrapped(x))

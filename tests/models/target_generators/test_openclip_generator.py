@@ -9,8 +9,10 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
+from tiny import shake
 
 from mmdtm.models.target_generators import OpenCLIPGenerator, openclip_generator
+from mmdtm.models.target_generators.openclip_generator import QuickGELUFeedForward
 
 
 def build(clip_config, pretrained, **kwargs):
@@ -41,6 +43,20 @@ def test_tokens_equal_those_by_hand_and_the_class_token_equals_encode_image(
         torch.testing.assert_close(expected[:, 0], clip.encode_image(images))
     assert tokens.shape == (3, 16, 16) and tokens.dtype == torch.float32
     torch.testing.assert_close(tokens, expected[:, 1:])
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_quick_gelu_by_the_products_factors_is_open_clips(dtype, clip_config):
+    clip_config['quick_gelu'] = True
+    torch.manual_seed(0)
+    plain = shake(open_clip.CLIP(**clip_config)).visual.transformer.resblocks[0].mlp
+    ours = QuickGELUFeedForward(**dict(plain.named_children()))
+    x = 3 * torch.randn(2, 17, plain.c_fc.in_features, dtype=torch.float64)
+    with torch.no_grad():
+        exact = plain.double()(x)
+        found, expected = ours.to(dtype)(x.to(dtype)), plain(x.to(dtype))
+    error, theirs = ((y - exact).norm() / exact.norm() for y in (found, expected))
+    assert error <= (1e-12 if dtype == torch.float64 else 1.2 * theirs)
 
 
 def test_tokens_are_row_major(clip, clip_config):
