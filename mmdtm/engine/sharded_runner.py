@@ -39,7 +39,7 @@ class ShardedRunner(Runner):
         ValueError: If the model is to be compiled.
     """
 
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: Any) -> nn.Module:
         """Initialise the model and share it out; there is no wrapper."""
         if not self.distributed:
             return super().wrap_model(model_wrapper_cfg, model)
@@ -74,7 +74,9 @@ class ShardedRunner(Runner):
         if not self.distributed:
             return super().save_checkpoint(*args, **kwargs)
         keep = get_rank() == 0
-        model, optimizer = self.model, self.optim_wrapper.optimizer
+        wrapper: Any = self.optim_wrapper
+        model: Any = self.model
+        optimizer = wrapper.optimizer
         weights = whole(model.state_dict(), keep)
         moments = whole(optimizer.state_dict(), keep)
         model.state_dict = lambda: weights
@@ -100,7 +102,8 @@ def shard(model: nn.Module, reshard_after_forward: bool = True) -> nn.Module:
         mesh=init_device_mesh(get_device().split(':')[0], (get_world_size(),)),
         reshard_after_forward=reshard_after_forward,
     )
-    for unit in units(model.backbone):
+    backbone: Any = model.backbone
+    for unit in units(backbone):
         fully_shard(unit, **options)
     fully_shard(model, **options)
     for module in model.modules():
@@ -147,8 +150,11 @@ def whole(node: Any, keep: bool = True) -> Any:
 
 def part_of(tensor: Tensor, parameter: Tensor) -> Tensor:
     """This process's part of a whole tensor, as ``parameter`` is shared out."""
-    shared = isinstance(parameter, DTensor) and not isinstance(tensor, DTensor)
-    if not shared or tensor.shape != parameter.shape:
+    if (
+        not isinstance(parameter, DTensor)
+        or isinstance(tensor, DTensor)
+        or tensor.shape != parameter.shape
+    ):
         return tensor
     return distribute_tensor(
         tensor.to(parameter.device),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ def trunc_normal_(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def scaled_linear(
-    linear: nn.Module, x: torch.Tensor, scale: torch.Tensor | None
+    linear: Any, x: torch.Tensor, scale: torch.Tensor | None
 ) -> torch.Tensor:
     """Scale a linear layer's outputs by way of its weights.
 
@@ -118,8 +118,9 @@ class Attention(BaseModule):
         # piece when stacked, and then (B, H, 1 + N, C / H)
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2)
         q, k, v = (each.transpose(1, 2) for each in qkv)
-        if callable(bias):
-            bias = bias(self.relative_position_bias_table)
+        if bias is not None and not isinstance(bias, torch.Tensor):
+            table: Any = self.relative_position_bias_table
+            bias = bias(table)
         if bias is not None:
             bias = bias[None].to(q.dtype)  # q is of lower precision under autocast
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -503,9 +504,7 @@ class DTMViT(BaseBackbone):
         biases = self._look_up(tables, grid)
         return biases if self.use_rel_pos_bias else [*biases] * self.num_layers
 
-    def _look_up(
-        self, tables: Sequence[torch.Tensor | None], grid: tuple[int, int]
-    ) -> Sequence[torch.Tensor | None]:
+    def _look_up(self, tables: Sequence[Any], grid: tuple[int, int]) -> Sequence[Any]:
         """The biases of layers, in the dtype that attention computes in.
 
         Their rows begin at multiples of 8 entries: only such biases do the fast

@@ -252,6 +252,9 @@ class QuickGELUFeedForward(nn.Sequential):
     free: 2 passes over the widest tensor of a layer instead of 7.
     """
 
+    c_fc: nn.Linear
+    c_proj: nn.Linear
+
     def __init__(self, c_fc: nn.Linear, gelu: nn.Module, c_proj: nn.Linear) -> None:
         super().__init__(OrderedDict(c_fc=c_fc, gelu=gelu, c_proj=c_proj))
 
