@@ -19,6 +19,7 @@ ARROWS = {
     'hub': 'prepare',
     'run_record': 'io',
     'training_log': 'io run_record',
+    'small_clip': 'io prepare',
     'visualization': 'io morphing',
     'report': 'io run_record training_log',
     'models': 'prepare io morphing',
