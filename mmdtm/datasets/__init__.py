@@ -16,6 +16,7 @@ from .official import (
     OfficialCUB,
     StanfordDogs,
 )
+from .tiny_imagenet import TinyImageNet
 from .unlabeled import UnlabeledImages
 
 if find_spec('mmseg') is not None:  # classification needs no mmsegmentation
@@ -30,6 +31,7 @@ __all__ = [
     'OfficialCUB',
     'SkipBadImages',
     'StanfordDogs',
+    'TinyImageNet',
     'UnlabeledImages',
     'masked_collate',
     'transforms',
