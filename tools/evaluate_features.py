@@ -20,18 +20,16 @@ import torch
 from mmengine.config import ConfigDict, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader, load_state_dict, set_random_seed
-from mmpretrain.registry import MODELS
+from mmengine.runner import set_random_seed
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import nn
 
 from mmdtm.cli.scripts import script_parser
 from mmdtm.evaluation.feature_probe import probe_features
 from mmdtm.evaluation.features import build_loader
+from mmdtm.evaluation.frozen import FrozenBackbone, load_backbone
 from mmdtm.io import write_text
-from mmdtm.models.backbones.loading import check_upstream
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,45 +54,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     args.work_dir, args.launcher, args.local_rank = None, 'none', 0
     return args
-
-
-class FrozenBackbone(nn.Module):
-    """The parts of a classifier that make features."""
-
-    def __init__(self, cfg: ConfigDict) -> None:
-        super().__init__()
-        # mmpretrain's own configs have it beside the model.
-        preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
-        self.data_preprocessor = MODELS.build(
-            dict(type='ClsDataPreprocessor') | preprocessor
-        )
-        self.backbone = MODELS.build(cfg.model.backbone | dict(init_cfg=None))
-
-
-def load_backbone(backbone: nn.Module, checkpoint: str) -> None:
-    """Load the backbone of a checkpoint, or a checkpoint that is a bare one.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If it does not fit the backbone.
-    """
-    if '://' not in checkpoint and not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f'{checkpoint}: no such checkpoint. Training writes them to '
-            'work_dirs/<config name>/.'
-        )
-    state = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = state.get('state_dict', state)
-    inner = {
-        name.removeprefix('backbone.'): value
-        for name, value in state.items()
-        if name.startswith('backbone.')
-    }
-    check_upstream(backbone)
-    try:
-        load_state_dict(backbone, inner or dict(state))
-    except ValueError as error:
-        raise ValueError(f'{checkpoint}: {error}') from error
 
 
 def build_loaders(cfg: ConfigDict, args: argparse.Namespace, device: str) -> tuple:
