@@ -179,7 +179,8 @@ def _made_dataset(dataset: ConfigDict, model: ConfigDict, folder: Path) -> Confi
         # Also where a data set has its images in memory.
         pipeline=[dict(type='LoadWholeImage'), *pipeline],
     )
-    if model.type == 'ImageClassifier' or dataset.type == 'ImageFolder':
+    labelled = dataset.type in ('ImageFolder', 'TinyImageNet')
+    if model.type == 'ImageClassifier' or labelled:
         names = [f'{label:04}' for label in range(CLASSES)]
         made.update(type='ImageFolder', classes=names)
     return made

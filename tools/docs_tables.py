@@ -95,6 +95,8 @@ def model_entry(name: str, card: Card) -> dict:
         'segmentation': 'ADE20K',
         'transfer': name.split('_')[-1],
     }.get(card.stage, 'ImageNet-1k')
+    if name.startswith('tiny-imagenet/'):
+        data = 'Tiny ImageNet'
     length, unit = re.search(r'_(\d+)(e|k)(_|$)', name).group(1, 2)
     entry = dict(
         Name=name,
