@@ -161,7 +161,7 @@ def test_links_of_the_readme_lead_somewhere():
 
 def test_every_page_is_in_the_site():
     site = (ROOT / 'mkdocs.yml').read_text()
-    shown = re.findall(r'^ +- .*?([\w/]+\.md)$', site, re.M)
+    shown = re.findall(r'^ +- .*?([\w/-]+\.md)$', site, re.M)
     assert {f'docs/{page}' for page in shown} == {p for p in PAGES if p[:5] == 'docs/'}
 
 
