@@ -116,7 +116,7 @@ def fit(
     """
     device = model.logit_scale.device
     # Matrices decay; gains, biases and the logit scale do not.
-    groups = [
+    groups: list[dict] = [
         dict(params=[p for p in model.parameters() if p.ndim >= 2]),
         dict(params=[p for p in model.parameters() if p.ndim < 2], weight_decay=0.0),
     ]
