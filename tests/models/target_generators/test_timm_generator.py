@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from tiny import shake
+from torch import nn
 
 from mmdtm.models.target_generators import TimmGenerator
 from mmdtm.models.target_generators.timm_generator import measure
@@ -66,11 +67,25 @@ def test_a_network_without_a_patch_grid_is_refused(name):
         TimmGenerator(name, random_weights=True)
 
 
+class HiddenClassToken(nn.Module):
+    """Gives a class token before its patches and does not say so."""
+
+    num_prefix_tokens = 0
+    feature_info = ({'reduction': 16},)
+
+    def forward_features(self, images):
+        return images.new_ones(len(images), 1 + images[0, 0].numel() // 256, 8)
+
+    def forward_head(self, features):
+        return features.mean(1)
+
+
 def test_a_network_that_hides_its_class_token_is_refused():
-    network = timm.create_model('test_vit')
-    network.num_prefix_tokens = 0
-    with pytest.raises(ValueError, match='has no patch grid'):
-        measure(network, (160, 160))
+    with pytest.raises(ValueError, match='HiddenClassToken has no patch grid'):
+        measure(HiddenClassToken(), (32, 32))
+    open_about_it = HiddenClassToken()
+    open_about_it.num_prefix_tokens = 1
+    assert measure(open_about_it, (32, 32)) == ((16, 16), 8)
 
 
 def test_a_network_of_one_size_refuses_another():
