@@ -68,6 +68,18 @@ def test_all_contenders_in_one_run(tmp_path, monkeypatch, capsys):
     assert printed == [['0.335'], ['0.867'], [], ['0.990'], ['1.000']]
 
 
+@pytest.mark.slow
+def test_a_student_in_stages_beside_its_token_wise_baseline(tmp_path, monkeypatch):
+    config, out = f'{ROOT}/configs/backbones/dtm_swin-t_300e.py', tmp_path / 'out.json'
+    options = '--smoke --batch-size 2 --steps 2 --warmup 0 --token-wise --out'
+    monkeypatch.setattr(sys, 'argv', ['', config, *options.split(), str(out)])
+    runpy.run_path(f'{ROOT}/tools/benchmark/step.py', run_name='__main__')
+    dtm, token_wise = json.loads(out.read_text())['rows']
+    assert token_wise['name'] == f'{dtm["name"]}, token-wise'
+    assert token_wise['relative_throughput'] == 1 != dtm['relative_throughput']
+    assert dtm['kernels'] > token_wise['kernels'] + 40  # of the matching
+
+
 def built(smoke: bool, device: str = 'cpu'):
     """The token-wise baseline's model, with a teacher of random weights."""
     cfg = Config.fromfile(f'{ROOT}/configs/baseline/token-wise_vit-b_300e.py').model

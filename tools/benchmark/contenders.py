@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.registry import LOOPS
+from mmengine.utils import to_2tuple
 from mmpretrain.structures import DataSample
 from operations import OperationCounter
 from rich.console import Console
@@ -288,6 +289,9 @@ class Contender:
             backbone = cfg.model.backbone
             side = backbone.img_size
             patches = side // backbone.get('patch_size', 16)
+            tokens = (cfg.model.get('head') or {}).get('grid_size')
+            if tokens:  # stages, whose masks lie on half the tokens' grid
+                patches = to_2tuple(tokens)[0] // 2
             loader.update(num_workers=0, persistent_workers=False)
             loader.dataset = dict(
                 type=MadeImages,

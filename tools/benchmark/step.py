@@ -5,7 +5,8 @@
 Steps are real ones: the config's runner, optimizer wrapper and hooks, on one made
 batch in pinned memory, with a teacher of random weights. N_m and k go evenly through
 their ranges, so that 28 steps have the mean cost of many. By default the contenders
-are table 11's rows; the last config is the one that the others are compared with.
+are table 11's rows; the last config is the one that the others are compared with. With
+--token-wise and one config that is the config without morphing.
 Several processes: tools/torchrun.py --nproc_per_node N tools/benchmark/step.py ...
 --launcher pytorch.
 """
@@ -73,6 +74,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="DTM with the release's ways of computing, too",
     )
     parser.add_argument(
+        '--token-wise', action='store_true', help='each config without morphing, too'
+    )
+    parser.add_argument(
         '--real-data', action='store_true', help="load the config's images"
     )
     parser.add_argument(
@@ -126,6 +130,10 @@ def build(args: argparse.Namespace) -> list[Contender]:
             contenders.append(Contender(f'{path.stem}, compiled', cfg, **options))
         contenders.append(Contender(path.stem, load_config(path, args), **options))
         contenders[-1].config = config_name(path)
+        if args.token_wise:
+            cfg = load_config(path, args)
+            cfg.model.morphing = dict(type='IdentityMorphing')
+            contenders.append(Contender(f'{path.stem}, token-wise', cfg, **options))
     return contenders
 
 
