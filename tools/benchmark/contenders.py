@@ -30,6 +30,7 @@ from mmdtm.datasets.transforms import BlockMaskGenerator
 from mmdtm.engine.launch import build_runner
 from mmdtm.engine.loops import ExactEpochBasedTrainLoop
 from mmdtm.io import write_text
+from mmdtm.models.backbones import DTMViT
 from mmdtm.morphing import Draw
 from mmdtm.smoke import shrink_model
 
@@ -355,7 +356,8 @@ class Contender:
         totals = [sum(parts.values()) for parts in steps]
         seconds = statistics.median(totals)
         rate = self.batch_size * get_world_size() / seconds
-        share = step_flop(self.model) * self.batch_size / seconds / peak
+        flop = step_flop(self.model)
+        share = flop and flop * self.batch_size / seconds / peak
         memory = self.peak_memory / 1e9 if self.peak_memory else None
         row = dict(
             name=self.name,
@@ -475,7 +477,7 @@ def vit_flop(
     )
 
 
-def step_flop(model: nn.Module) -> int:
+def step_flop(model: nn.Module) -> int | None:
     """FLOP of an image in a training step: teacher forward, student both ways.
 
     Matrix products alone, and those of a token-wise step: neither what a teacher
@@ -483,9 +485,14 @@ def step_flop(model: nn.Module) -> int:
     twice as much as going forward, but for the images, which need no gradient.
 
     Args:
-        model: A ``DTM`` whose student is a ``DTMViT`` and whose teacher is a CLIP.
+        model: A ``DTM``.
+
+    Returns:
+        None unless the student is a ``DTMViT`` and the teacher a ViT of open_clip.
     """
     student, tower = model.backbone, model.target_generator.teacher
+    if not isinstance(student, DTMViT) or not hasattr(tower, 'transformer'):
+        return None
     tokens = tokens_of(model) + 1
     patch = 3 * student.patch_size**2
     hidden = student.arch_settings['feedforward_channels']
@@ -510,8 +517,8 @@ def step_flop(model: nn.Module) -> int:
 
 
 def tokens_of(model: nn.Module) -> int:
-    """N, the student's patches."""
-    return math.prod(model.backbone.patch_resolution)
+    """N, the tokens of the teacher and of the student's head."""
+    return math.prod(model.target_generator.grid_size)
 
 
 def device_peak(device: torch.device) -> tuple[float, str]:

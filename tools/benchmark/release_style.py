@@ -53,7 +53,9 @@ def in_release_style(model: nn.Module, batch: dict) -> dict:
     return dict(batch, inputs=views)
 
 
-def attend(layer: Attention, x: Tensor, bias: Tensor | None) -> Tensor:
+def attend(
+    layer: Attention, x: Tensor, bias: Tensor | None, scale: Tensor | None = None
+) -> Tensor:
     """``Attention.forward`` with its (B, H, 1 + N, 1 + N) logits kept."""
     qkv = layer.qkv(x)
     if layer.q_bias is not None:
@@ -64,7 +66,8 @@ def attend(layer: Attention, x: Tensor, bias: Tensor | None) -> Tensor:
     if bias is not None:
         logits = logits + bias
     weights = logits.softmax(-1).to(v.dtype)
-    return layer.proj((weights @ v).transpose(1, 2).flatten(2))
+    x = layer.proj((weights @ v).transpose(1, 2).flatten(2))
+    return x if scale is None else scale * x
 
 
 def assign(morphing: BipartiteMorphing, tokens: Tensor, draw: Draw) -> Tensor:

@@ -172,11 +172,12 @@ def main(argv: list[str] | None = None) -> list[dict]:
     peak, source = device_peak(device)
     rows = summarise(contenders, peak)
     if is_main_process():
-        gigaflops = step_flop(contenders[-1].model) / 1e9
+        flop = step_flop(contenders[-1].model)
+        work = f'{flop / 1e9:.1f} GFLOP an image; ' if flop else ''
         show(
             rows,
             f'{get_world_size()} x {args.batch_size} images, {device}, median of '
-            f'{args.steps} steps in turn; {gigaflops:.1f} GFLOP an image; peak '
+            f'{args.steps} steps in turn; {work}peak '
             f'{peak / 1e12:.3g} TFLOPS ({source})',
         )
         write_rows(
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
             batch=args.batch_size,
             processes=get_world_size(),
             threads=torch.get_num_threads(),
-            gigaflops_per_image=gigaflops,
+            gigaflops_per_image=flop and flop / 1e9,
             peak_teraflops=peak / 1e12,
         )
     return rows
