@@ -285,8 +285,11 @@ def _arguments(kind: Any) -> set[str] | None:
         except (TypeError, ValueError):
             return None
         found |= {p.name for p in parameters}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        more = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
+        if not more:
             return found
+        if more != ['kwargs']:  # the base's have this name, those of a library another
+            return None
     return None
 
 

@@ -310,7 +310,7 @@ def test_round_trip__into_timms_names_and_back():
             lambda: pretrained(use_rel_pos_bias=False, use_shared_rel_pos_bias=False),
             'no relative position bias',
         ),
-        (lambda: torch.nn.Linear(2, 2), 'no DTMViT .* names such as weight, bias'),
+        (lambda: torch.nn.Linear(2, 2), 'no DTMViT .* names are such as weight, bias'),
     ],
 )
 def test_export__what_others_cannot_express_is_named(export, model, match):

@@ -55,7 +55,11 @@ def scaled_linear(
     if scale is None:
         return linear(x)
     device = x.device.type
-    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    half = (
+        torch.amp.is_autocast_available(device)  # not on 'meta'
+        and torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device)
+    )
     if type(linear) not in (nn.Linear, Linear) or torch.float16 in (half, x.dtype):
         return scale * linear(x)
     return F.linear(x, scale.unsqueeze(1) * linear.weight, scale * linear.bias)
