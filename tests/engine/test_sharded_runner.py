@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmdtm.engine.launch import build_runner
@@ -19,9 +20,15 @@ ROOT = Path(__file__).parents[2]
 HALF, ALL = 5, 10  # batches; two make a step, so that a half has gradients left over
 
 
+def small(folder: Path) -> Config:
+    return shrink(
+        Config.fromfile(ROOT / 'configs/dtm_vit-b_300e.py'), folder / 'images'
+    )
+
+
 def run(folder: Path, name: str, resume: str | None = None, **options) -> None:
     """Train the paper's config, small; resume it from another run's half."""
-    cfg = shrink(Config.fromfile(ROOT / 'configs/dtm_vit-b_300e.py'), folder / 'images')
+    cfg = small(folder)
     cfg.merge_from_dict(options)
     cfg.work_dir, cfg.launcher = str(folder / name), 'pytorch'
     cfg.train_cfg = dict(type='ExactIterBasedTrainLoop', max_iters=ALL)
@@ -39,6 +46,7 @@ def run(folder: Path, name: str, resume: str | None = None, **options) -> None:
             optimizer=dict(lr=1e-3),
         )
     )
+    cfg.load_from = str(folder / 'start.pth')
     if resume:
         cfg.resume, cfg.load_from = True, str(folder / resume / f'iter_{HALF}.pth')
     build_runner(cfg).train()
@@ -62,6 +70,9 @@ def processes(rank: int, port: int, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:No GPU here')
 def test_steps_checkpoints_and_resumed_runs_are_those_of_ddp(tmp_path):
+    model = MODELS.build(small(tmp_path).model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'start.pth')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]

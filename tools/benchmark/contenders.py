@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
-from mmengine.registry import LOOPS
+from mmengine.registry import DATASETS, LOOPS
 from mmengine.utils import to_2tuple
 from mmpretrain.structures import DataSample
 from operations import OperationCounter
@@ -167,6 +167,7 @@ class Clock:
         return steps
 
 
+@DATASETS.register_module()
 class MadeImages(Dataset):
     """Noise with block masks, as the config's pipeline hands them over.
 
@@ -295,7 +296,7 @@ class Contender:
                 patches = to_2tuple(tokens)[0] // 2
             loader.update(num_workers=0, persistent_workers=False)
             loader.dataset = dict(
-                type=MadeImages,
+                type='MadeImages',
                 img_size=side,
                 grid=(patches, patches),
                 # An epoch without an end: its last step writes to the log.
