@@ -11,17 +11,6 @@ Command:   tools/dist_train.sh configs/backbones/finetune_vit-s-reg4_300e_in1k.p
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 """
 
-_base_ = ['../finetune/dtm_vit-s_300e_in1k.py']
+_base_ = ['./finetune_eva02-s_300e_in1k.py']
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='TimmViT',
-        model='vit_small_patch14_reg4_dinov2',
-        img_size=224,
-        patch_size=16,
-        drop_path_rate=0.1,
-        out_type='avg_featmap',
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
-    )
-)
+model = dict(backbone=dict(model='vit_small_patch14_reg4_dinov2'))

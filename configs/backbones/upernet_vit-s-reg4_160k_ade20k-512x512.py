@@ -11,20 +11,6 @@ Command:   tools/dist_train.sh \
                --cfg-options model.backbone.init_cfg.checkpoint=PRETRAINED.pth
 """
 
-_base_ = ['../segmentation/upernet_dtm_vit-s_160k_ade20k-512x512.py']
+_base_ = ['./upernet_eva02-s_160k_ade20k-512x512.py']
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmpretrain.TimmViT',
-        model='vit_small_patch14_reg4_dinov2',
-        img_size=512,  # positions are resized from 224's
-        patch_size=16,
-        dynamic_img_size=True,  # images whose shorter side is less than the crop
-        dynamic_img_pad=True,
-        drop_path_rate=0.1,
-        out_type='featmap',
-        out_indices=[3, 5, 7, 11],
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
-    )
-)
+model = dict(backbone=dict(model='vit_small_patch14_reg4_dinov2'))

@@ -10,17 +10,6 @@ Hardware:  16 GPUs of 80 GB, 64 images each
 Command:   NNODES=2 tools/dist_train.sh configs/beyond/dtm_vit-g_300e.py 8
 """
 
-_base_ = ['../dtm_vit-l_300e.py']
+_base_ = ['./dtm_vit-h_300e.py']
 
-model = dict(
-    backbone=dict(
-        arch='giant',
-        patch_size=14,
-        with_cp=True,  # keeps a layer's input alone for the backward pass
-    )
-)
-
-train_pipeline = _base_.train_pipeline
-mask = next(step for step in train_pipeline if step.type == 'BlockMaskGenerator')
-mask.input_size = 16  # 224 / 14
-train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
+model = dict(backbone=dict(arch='giant'))

@@ -41,6 +41,7 @@ from rich.console import Console
 from mmdtm.io import write_text
 from mmdtm.models.target_generators.perturbed import KINDS
 from mmdtm.process_pool import Job, ProcessPool
+from mmdtm.report.text import spread_text
 
 CONFIGS = TOY / 'configs/noise'
 ARMS = {
@@ -220,14 +221,6 @@ def values_of(rows: list[dict], kind: str, key: str, **where) -> dict[float, lis
     return dict(sorted(found.items()))
 
 
-def spread(values: list[float]) -> str:
-    """Mean, and standard deviation over the seeds."""
-    if not values:
-        return '–'
-    deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-    return f'{statistics.fmean(values):.1f}{deviation}'
-
-
 def leads(rows: list[dict], kind: str, key: str) -> dict[float, list[float]]:
     """DTM minus token-wise, seed by seed, by strength."""
     found = defaultdict(list)
@@ -264,7 +257,8 @@ def write_table(content: dict, out: Path) -> None:
             ]
             cell.append(leads(content['students'], kind, key).get(strength, []))
             name = f'{kind} {strength:g}' if strength else 'none'
-            lines.append(f'| {name} | ' + ' | '.join(map(spread, cell)) + ' |')
+            texts = [name, *(spread_text(values, 1) for values in cell)]
+            lines.append('| ' + ' | '.join(texts) + ' |')
         lines.append('')
     write_text(out / 'noise.md', '\n'.join(lines).rstrip() + '\n')
 

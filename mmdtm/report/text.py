@@ -1,7 +1,8 @@
 """Values, durations and tables as text."""
 
 import html
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 
 from mmdtm.report.run import Run
 
@@ -51,6 +52,16 @@ def time_text(seconds: float | None) -> str:
     if days:
         return f'{days} d {hours} h'
     return f'{hours} h {minutes} min' if hours else f'{minutes} min'
+
+
+def spread_text(values: Sequence[float], digits: int) -> str:
+    """Mean, and standard deviation over the seeds if there are several."""
+    if not values:
+        return '–'
+    text = f'{statistics.fmean(values):.{digits}f}'
+    if len(values) > 1:
+        text += f' ± {statistics.stdev(values):.{digits}f}'
+    return text
 
 
 def markdown_table(

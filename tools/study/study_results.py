@@ -7,7 +7,7 @@ from pathlib import Path
 from scipy.stats import ttest_rel
 
 from mmdtm.io import atomic_write, write_text
-from mmdtm.report.text import markdown_table
+from mmdtm.report.text import markdown_table, spread_text
 from mmdtm.visualization import LINE_COLORS, PLOT_STYLE
 
 NAME = 'tiny-imagenet'
@@ -36,14 +36,6 @@ METRICS = {
 def values_of(runs: list[dict], arm: str, key: str) -> dict[int, float]:
     """A metric of an arm by seed, as far as it is there."""
     return {r['seed']: r[key] for r in runs if r['arm'] == arm and key in r}
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and standard deviation over the seeds."""
-    if not values:
-        return '–'
-    deviation = f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else ''
-    return f'{statistics.fmean(values):.2f}{deviation}'
 
 
 def paired(runs: list[dict], arm: str, other: str, key: str) -> str:
@@ -77,7 +69,10 @@ def tables(content: dict) -> str:
         rows = [
             [
                 title,
-                *(spread([*values_of(runs, arm, key).values()]) for key in METRICS),
+                *(
+                    spread_text([*values_of(runs, arm, key).values()], 2)
+                    for key in METRICS
+                ),
             ]
             for arm, title in STARTS.items()
         ]
