@@ -35,6 +35,15 @@ def trunc_normal_(tensor: torch.Tensor) -> torch.Tensor:
     return nn.init.trunc_normal_(tensor, std=INIT_STD, a=-INIT_STD, b=INIT_STD)
 
 
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype of matrix products with ``x``: autocast's, or its own."""
+    device = x.device.type
+    # torch refuses the question for meta tensors, which count memory.
+    if device != 'meta' and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
 def scaled_linear(
     linear: Any, x: torch.Tensor, scale: torch.Tensor | None
 ) -> torch.Tensor:
@@ -54,13 +63,8 @@ def scaled_linear(
     """
     if scale is None:
         return linear(x)
-    device = x.device.type
-    half = (
-        torch.amp.is_autocast_available(device)  # not on 'meta'
-        and torch.is_autocast_enabled(device)
-        and torch.get_autocast_dtype(device)
-    )
-    if type(linear) not in (nn.Linear, Linear) or torch.float16 in (half, x.dtype):
+    half = torch.float16 in (compute_dtype(x), x.dtype)
+    if half or type(linear) not in (nn.Linear, Linear):
         return scale * linear(x)
     return F.linear(x, scale.unsqueeze(1) * linear.weight, scale * linear.bias)
 
@@ -533,11 +537,8 @@ class DTMViT(BaseBackbone):
         count = index.shape[1]
         index = F.pad(index, (0, -count % 8))
         biases = table.index_select(2, index.flatten()).unflatten(2, index.shape)
-        device = table.device.type
         # After the look-up, so that its gradients add up in the table's precision.
-        # (torch refuses the question for meta tensors, which count memory.)
-        if device != 'meta' and torch.is_autocast_enabled(device):
-            biases = biases.to(torch.get_autocast_dtype(device))
+        biases = biases.to(compute_dtype(table))
         return biases[..., :count].unbind()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
