@@ -76,8 +76,7 @@ def tables(content: dict) -> str:
             ]
             for arm, title in STARTS.items()
         ]
-        seeds = len({row['seed'] for row in runs})
-        lines += [f'Mean ± standard deviation over {seeds} seeds (%)', '']
+        lines += ['Mean ± standard deviation over the seeds (%); no ±: one seed', '']
         lines += [*markdown_table(('', *METRICS.values()), rows), '']
         rows = [
             [title, *(paired(runs, arm, BASELINE, key) for key in METRICS)]
