@@ -311,12 +311,35 @@ def draw(content: dict, out: Path) -> None:
     plt.close(figure)
 
 
+def report_rows(students: list[dict]) -> list[dict]:
+    """A row for each kind and arm, over strength, as tools/report.py reads them.
+
+    Its values are means over the seeds at the strongest perturbation that was run.
+    """
+    rows = []
+    for kind, (arm, title) in product(KINDS, ARMS.items()):
+        curves: dict[str, list] = {}
+        for key in METRICS:
+            found = values_of(students, kind, key, arm=arm)
+            curves[key] = [[s, statistics.fmean(found[s])] for s in found]
+        if curves['linear_top1']:
+            strength, _ = curves['linear_top1'][-1]
+            metrics = {key: points[-1][1] for key, points in curves.items()}
+            row = dict(name=f'{title}, {kind} noise', metrics=metrics, curves=curves)
+            rows.append(row | dict(x_name='strength', settings={'strength': strength}))
+    if rows:
+        caption = "Noise in the teacher's tokens"
+        rows[0]['pictures'] = [dict(file='noise.png', caption=caption)]
+    return rows
+
+
 def publish(content: dict, out: Path) -> None:
     """Write noise.json, noise.md and noise.png."""
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / 'noise.json', json.dumps(content, indent=1) + '\n')
     write_table(content, out)
     draw(content, out)
+    shown = dict(kind='noise study', rows=report_rows(content['students']))
+    write_text(out / 'noise.json', json.dumps(content | shown, indent=1) + '\n')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

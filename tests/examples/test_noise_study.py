@@ -8,6 +8,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from mmdtm.report import build_report
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'examples/toy'))
 import noise_study as study  # noqa: E402
@@ -88,6 +90,21 @@ def test_the_table_has_mean_and_deviation_over_the_seeds(tmp_path):
     assert sum(line.startswith('| none |') for line in lines) == 2  # each metric once
     with Image.open(tmp_path / 'noise.png') as image:
         assert image.size[0] > 1000 and len(image.convert('L').getcolors(256)) > 50
+
+
+def test_the_report_shows_the_study_over_strength(tmp_path):
+    study.publish(content(), tmp_path)
+    report = build_report([tmp_path], tmp_path / 'report')
+    assert not report.problems
+    runs = {run.name: run for run in report.runs}
+    assert len(runs) == len(study.KINDS) * len(study.ARMS)
+    run = runs['DTM, swapped noise']
+    # A lead of 1 and 2 times the strength.
+    assert run.curves['linear_top1'] == [(s, 50 + 1.5 * s) for s in (0, 0.25, 0.5, 1)]
+    assert run.metrics == dict(linear_top1=51.5, knn_top1=40.0)
+    assert [path.name for run in report.runs for path, _ in run.pictures] == [
+        'noise.png'
+    ]
 
 
 def test_an_unfinished_study_is_drawn_as_far_as_it_is(tmp_path):

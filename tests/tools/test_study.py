@@ -17,6 +17,7 @@ from tiny_imagenet import SYNSETS, draw_tiny_imagenet
 
 from mmdtm.evaluation.box_probe import box_probe, patches_in_boxes
 from mmdtm.models.target_generators import OpenCLIPGenerator
+from mmdtm.report import build_report
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools/study'))
@@ -273,7 +274,8 @@ def test_tables_have_deviations_and_a_paired_test(tmp_path):
     p = 2 * student.sf(2 / (1 / 3**0.5), df=2)
     assert rows[1].count(f'+2.00 (p = {p:.2f})') == len(results.METRICS)
     assert '| patches | 12.35 | 20.00 | 7.00 |' in ' '.join(text.split(' '))
-    assert json.loads((tmp_path / 'tiny-imagenet.json').read_text()) == content()
+    made = json.loads((tmp_path / 'tiny-imagenet.json').read_text())
+    assert {key: made[key] for key in content()} == content()
     with Image.open(tmp_path / 'tiny-imagenet.png') as image:
         assert image.size[0] > 800 and len(image.convert('L').getcolors(256)) > 50
 
@@ -291,6 +293,18 @@ def test_an_unfinished_study_is_drawn_as_far_as_it_is(tmp_path):
     )
     assert '21.00' in row and '±' not in row and '–' in row
     results.publish(dict(settings={}, teacher={}, tuning=[], runs=[]), tmp_path)
+
+
+def test_the_report_shows_the_study(tmp_path):
+    results.publish(content(), tmp_path)
+    report = build_report([tmp_path], tmp_path / 'report')
+    assert not report.problems
+    runs = {run.name: run for run in report.runs}
+    assert runs.keys() == set(results.STARTS.values())
+    assert runs['DTM'].metrics == dict.fromkeys(results.METRICS, 23.0)
+    assert runs['token-wise'].metrics['knn_top1'] == 21.0
+    ((picture, _),) = (picture for run in report.runs for picture in run.pictures)
+    assert picture.name == 'tiny-imagenet.png'
 
 
 def test_the_page_has_the_tables_of_the_published_results():

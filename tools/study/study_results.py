@@ -99,6 +99,23 @@ def tables(content: dict) -> str:
     return '\n'.join(lines or ['No run has ended yet.']).rstrip() + '\n'
 
 
+def report_rows(runs: list[dict]) -> list[dict]:
+    """A row for each start, means over its seeds, as tools/report.py reads them."""
+    rows = []
+    for start, title in STARTS.items():
+        found = {key: values_of(runs, start, key).values() for key in METRICS}
+        metrics = {
+            key: statistics.fmean(values) for key, values in found.items() if values
+        }
+        seeds = sum(row['arm'] == start for row in runs)
+        if metrics:
+            rows.append(dict(name=title, metrics=metrics, settings=dict(seeds=seeds)))
+    if rows and any('curve' in row for row in runs):
+        caption = 'Tiny ImageNet: probes while pre-training'
+        rows[0]['pictures'] = [dict(file=f'{NAME}.png', caption=caption)]
+    return rows
+
+
 def value_text(values: dict, key: str) -> str:
     """A value to two digits, or a dash."""
     return f'{values[key]:.2f}' if key in values else '–'
@@ -138,8 +155,7 @@ def draw(content: dict, path: Path) -> None:
                     mean = [statistics.fmean(c[e] for c in curves) for e in shared]
                     panel.plot(shared, mean, color=color, lw=1.8, label=title)
             panel.set(xlabel='epoch', ylabel=f'{METRICS[key]}, top-1 (%)')
-        if panels[0].lines:
-            panels[0].legend()
+        panels[0].legend()
         with atomic_write(path) as part:
             figure.savefig(part, format='png', dpi=110)
         plt.close(figure)
@@ -153,9 +169,10 @@ def publish(content: dict, out: Path) -> None:
         out: Folder; in ``docs/evidence`` the tables go into the page beside it, else
             into tiny-imagenet.md.
     """
-    write_text(out / f'{NAME}.json', json.dumps(content, indent=1) + '\n')
-    if content['runs']:
+    if any('curve' in row for row in content['runs']):
         draw(content, out / f'{NAME}.png')
+    shown = dict(kind='Tiny ImageNet study', rows=report_rows(content['runs']))
+    write_text(out / f'{NAME}.json', json.dumps(content | shown, indent=1) + '\n')
     if out.resolve() == PUBLISHED:
         page = out.with_suffix('.md')
         write_text(page, with_tables(page.read_text(encoding='utf-8'), content))
