@@ -98,6 +98,15 @@ def shorten(names: Iterable[str], limit: int = 6) -> str:
     return ', '.join(names[:limit]) + more
 
 
+def under(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The part of a state dict whose names start with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+
+
 def check_finite(weights: Mapping, name: object) -> None:
     """Refuse weights that make whatever is computed with them meaningless.
 

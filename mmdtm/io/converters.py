@@ -8,56 +8,47 @@ checkpoints, or none.
 import ast
 import json
 import math
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from .atomic import atomic_write
-from .checkpoints import shorten
-from .timm_names import FAMILIES, describe_timm, family_to_timm
+from .checkpoints import under
+from .timm_names import (
+    BEIT,
+    FAMILIES,
+    describe_timm,
+    family_to_timm,
+    find_family,
+    renamed,
+    restore,
+)
 
 State = dict[str, torch.Tensor]
 
 TABLE = 'relative_position_bias_table'
 SHARED_TABLE = f'rel_pos_bias.{TABLE}'
 
-# mmdtm's names and others', up to a dot: within a layer, and outside.
-BEIT_LAYER = {
-    'ln1': 'norm1',
-    'ln2': 'norm2',
-    'attn': 'attn',
-    'ffn.layers.0.0': 'mlp.fc1',
-    'ffn.layers.1': 'mlp.fc2',
-    'gamma_1': 'gamma_1',
-    'gamma_2': 'gamma_2',
-}
-BEIT_TOP = {
-    'cls_token': 'cls_token',
-    'mask_token': 'mask_token',
-    'patch_embed.projection': 'patch_embed.proj',
-    'rel_pos_bias': 'rel_pos_bias',
-    'ln1': 'norm',
-    'ln2': 'fc_norm',
-}
-TRANSFORMERS_LAYER = {
-    'ln1': 'layernorm_before',
-    'ln2': 'layernorm_after',
-    'attn.q_bias': 'attention.attention.query.bias',
-    'attn.v_bias': 'attention.attention.value.bias',
-    f'attn.{TABLE}': f'attention.attention.relative_position_bias.{TABLE}',
-    'attn.proj': 'attention.output.dense',
-    'ffn.layers.0.0': 'intermediate.dense',
-    'ffn.layers.1': 'output.dense',
-    'gamma_1': 'lambda_1',
-    'gamma_2': 'lambda_2',
-}
-TRANSFORMERS_TOP = {
+TRANSFORMERS = {
     'cls_token': 'embeddings.cls_token',
     'mask_token': 'embeddings.mask_token',
     'patch_embed.projection': 'embeddings.patch_embeddings.projection',
+    'layers.N.ln1': 'encoder.layer.N.layernorm_before',
+    'layers.N.ln2': 'encoder.layer.N.layernorm_after',
+    'layers.N.query': 'encoder.layer.N.attention.attention.query',
+    'layers.N.key': 'encoder.layer.N.attention.attention.key',
+    'layers.N.value': 'encoder.layer.N.attention.attention.value',
+    'layers.N.attn.q_bias': 'encoder.layer.N.attention.attention.query.bias',
+    'layers.N.attn.v_bias': 'encoder.layer.N.attention.attention.value.bias',
+    f'layers.N.attn.{TABLE}': (
+        f'encoder.layer.N.attention.attention.relative_position_bias.{TABLE}'
+    ),
+    'layers.N.attn.proj': 'encoder.layer.N.attention.output.dense',
+    'layers.N.ffn.layers.0.0': 'encoder.layer.N.intermediate.dense',
+    'layers.N.ffn.layers.1': 'encoder.layer.N.output.dense',
+    'layers.N.gamma_1': 'encoder.layer.N.lambda_1',
+    'layers.N.gamma_2': 'encoder.layer.N.lambda_2',
     'ln1': 'layernorm',
     'ln2': 'pooler.layernorm',
 }
@@ -77,38 +68,6 @@ TIMM_USUAL = dict(
 # What mmdtm's students see: ImageNet's, for pixels of 0 to 1.
 IMAGE_MEAN = [0.485, 0.456, 0.406]
 IMAGE_STD = [0.229, 0.224, 0.225]
-
-
-def _renamer(
-    blocks: tuple[str, str], layer: dict[str, str], top: dict[str, str]
-) -> Callable[[str], str | None]:
-    """A function from names to names; None for those it does not know."""
-
-    def rename(name: str) -> str | None:
-        inside = re.fullmatch(rf'{re.escape(blocks[0])}\.(\d+)\.(.+)', name)
-        start, rest, table = (
-            (f'{blocks[1]}.{inside[1]}.', inside[2], layer)
-            if inside
-            else ('', name, top)
-        )
-        for source, target in table.items():
-            if rest == source or rest.startswith(f'{source}.'):
-                return start + target + rest[len(source) :]
-        return None
-
-    return rename
-
-
-def _renamed(weights: State, rename: Callable[[str], str | None]) -> State:
-    """Weights under their new names, none left out."""
-    targets = {name: rename(name) for name in weights}
-    unknown = [name for name, target in targets.items() if target is None]
-    if unknown:
-        raise ValueError(
-            f'The backbone has {shorten(unknown)}, for which BEiT classes have no '
-            'place. Convert a DTMViT or DTMPretrainViT.'
-        )
-    return {str(targets[name]): value for name, value in weights.items()}
 
 
 def from_beit(state: State) -> tuple[State, list[str]]:
@@ -132,20 +91,7 @@ def from_beit(state: State) -> tuple[State, list[str]]:
             "mmdtm's backbone does not have. Convert models of BEiT v2 or DTM, which "
             'do without.'
         )
-    rename = _renamer(
-        ('blocks', 'layers'),
-        {theirs: ours for ours, theirs in BEIT_LAYER.items()},
-        {theirs: ours for ours, theirs in BEIT_TOP.items()},
-    )
-    converted, left_out = {}, []
-    for name, value in state.items():
-        target = rename(name)
-        if name in ('head.weight', 'head.bias'):
-            converted[name.replace('head.', 'head.fc.')] = value
-        elif target is None or name.endswith('relative_position_index'):
-            left_out.append(name)
-        else:
-            converted[f'backbone.{target}'] = value
+    converted, left_out = restore(BEIT, state)
     describe(backbone_weights(converted))
     return converted, left_out
 
@@ -160,11 +106,10 @@ def backbone_weights(state: State) -> State:
     Raises:
         ValueError: If no backbone of mmdtm is in it.
     """
-    prefix = 'backbone.' if any(n.startswith('backbone.') for n in state) else ''
     weights = {
-        name.removeprefix(prefix): value
-        for name, value in state.items()
-        if name.startswith(prefix) and not name.endswith('relative_position_index')
+        name: value
+        for name, value in _backbone(state).items()
+        if not name.endswith('relative_position_index')
     }
     if 'cls_token' not in weights or 'layers.0.attn.qkv.weight' not in weights:
         raise ValueError(
@@ -178,6 +123,10 @@ def backbone_weights(state: State) -> State:
             own = weights.get(f'layers.{i}.attn.{TABLE}', torch.zeros_like(shared))
             weights[f'layers.{i}.attn.{TABLE}'] = own + shared
     return weights
+
+
+def _backbone(state: State) -> State:
+    return under(state, 'backbone.') or dict(state)
 
 
 def _num_layers(weights: State) -> int:
@@ -240,11 +189,7 @@ def _prepare_export(state: State) -> tuple[State, dict[str, int], bool, State]:
             'The backbone has a bias on the keys (qkv_bias=True), for which BEiT '
             'classes have no place. Convert one that was trained without.'
         )
-    head = {
-        name.removeprefix('head.fc.'): value
-        for name, value in state.items()
-        if pooled and name.startswith('head.fc.')
-    }
+    head = under(state, 'head.fc.') if pooled else {}
     return weights, describe(weights), pooled, head
 
 
@@ -267,88 +212,50 @@ def to_timm(state: State, model: str | None = None) -> tuple[State, str]:
     Raises:
         ValueError: If timm cannot express the model, or there is none.
     """
-    other = _other_to_timm(state, model)
-    if other is not None:
-        return other
-    weights, arch, pooled, head = _prepare_export(state)
-    rename = _renamer(('layers', 'blocks'), BEIT_LAYER, BEIT_TOP)
-    weights.pop('mask_token', None)
-    converted = _renamed(weights, rename)
-    converted.update({f'head.{name}': value for name, value in head.items()})
-
-    arguments = _timm_arguments(weights, arch)
-    name = next(
-        (
-            name
-            for name, sizes in TIMM_MODELS.items()
-            if sizes.items() <= arguments.items()
-        ),
-        'beitv2_base_patch16_224',
-    )
-    usual = TIMM_USUAL | TIMM_MODELS[name]
-    arguments = {key: v for key, v in arguments.items() if v != usual[key]}
-    arguments['num_classes'] = len(head['weight']) if head else 0
-    arguments['global_pool'] = 'avg' if pooled else 'token'
-    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
-    return converted, f'{name!r}, {text}'
-
-
-def _other_to_timm(state: State, model: str | None) -> tuple[State, str] | None:
-    """As :func:`to_timm`, for all backbones but BEiT's kind; None for those."""
-    prefix = 'backbone.' if any(n.startswith('backbone.') for n in state) else ''
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in state.items()
-        if name.startswith(prefix)
-    }
+    weights, head = _backbone(state), under(state, 'head.fc.')
+    family = find_family(weights)
     if any(name.startswith('network.') for name in weights):
         if model is None:
             raise ValueError(
                 'The backbone is a network of timm, whose name the weights do not '
                 "tell. Give it, as model of the config's backbone: --model NAME."
             )
-        converted = {
-            name.removeprefix('network.'): value
-            for name, value in weights.items()
-            if name != 'mask_token'
-        }
-        classifier = 'head'
-    elif 'layers.0.ln1.weight' in weights and 'pos_embed' not in weights:
-        return None
+        family, converted = FAMILIES['ViT'], under(weights, 'network.')
     elif 'layers.0.mlp.w12.weight' in weights:
         raise ValueError(
             "mmpretrain's ViTEVA02 turns the two numbers of a pair by different "
             'angles, and timm by one: the weights mean something else there. Train '
             "timm's EVA-02: type='MaskedTimmViT', model='eva02_small_patch14_224'."
         )
+    elif family is not None:
+        converted = family_to_timm(family, weights)
     else:
-        found = family_to_timm(weights)
-        if found is None:
-            return None
-        family, converted = found
-        classifier = family.classifier
+        family = BEIT
+        weights, arch, _, head = _prepare_export(state)
+        weights.pop('mask_token', None)
+        converted = renamed(BEIT.names, weights)
     if 'norm.weight' in converted and 'fc_norm.weight' in converted:
         raise ValueError(
             'The backbone has both final norms (ln1, ln2), and timm one. Convert one '
             'that was fine-tuned with final_norm=False, as in configs/backbones/.'
         )
-    name, arguments = describe_timm(converted, model)
-    head = {
-        f'{classifier}.{key.removeprefix("head.fc.")}': value
-        for key, value in state.items()
-        if key.startswith('head.fc.')
-    }
-    arguments['num_classes'] = len(next(iter(head.values()))) if head else 0
+    name, arguments = (
+        _describe_beit(weights, arch)
+        if family is BEIT
+        else describe_timm(converted, model)
+    )
+    arguments['num_classes'] = len(head['weight']) if head else 0
     if 'blocks.0.norm1.weight' in converted:
         pooled = 'fc_norm.weight' in converted or 'cls_token' not in converted
         arguments['global_pool'] = 'avg' if pooled else 'token'
     text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
+    head = {f'{family.classifier}.{key}': value for key, value in head.items()}
     return converted | head, f'{name!r}, {text}'
 
 
-def _timm_arguments(weights: State, arch: dict[str, int]) -> dict:
-    """The architecture in the words of timm's ``Beit``."""
-    return dict(
+def _describe_beit(weights: State, arch: dict[str, int]) -> tuple[str, dict]:
+    """The model of timm that is nearest, and in what its ``Beit`` must differ."""
+    arguments = dict(
         embed_dim=arch['embed_dims'],
         depth=arch['num_layers'],
         num_heads=arch['num_heads'],
@@ -360,6 +267,10 @@ def _timm_arguments(weights: State, arch: dict[str, int]) -> dict:
         init_values=1e-5 if 'layers.0.gamma_1' in weights else 0,
         qkv_bias='layers.0.attn.q_bias' in weights,
     )
+    same = [n for n, s in TIMM_MODELS.items() if s.items() <= arguments.items()]
+    name = same[0] if same else 'beitv2_base_patch16_224'
+    usual = TIMM_USUAL | TIMM_MODELS[name]
+    return name, {key: v for key, v in arguments.items() if v != usual[key]}
 
 
 def to_transformers(state: State) -> tuple[State, dict]:
@@ -385,16 +296,12 @@ def to_transformers(state: State) -> tuple[State, dict]:
         parts = weights.pop(f'layers.{i}.attn.qkv.weight').chunk(3)
         for name, part in zip(('query', 'key', 'value'), parts, strict=True):
             weights[f'layers.{i}.{name}.weight'] = part
-    layer = TRANSFORMERS_LAYER | {
-        name: f'attention.attention.{name}' for name in ('query', 'key', 'value')
-    }
     if 'layers.0.attn.q_bias' not in weights:
         # BeitModel's queries and values always have a bias.
         for i in range(arch['num_layers']):
             for name in ('q_bias', 'v_bias'):
                 weights[f'layers.{i}.attn.{name}'] = torch.zeros(arch['embed_dims'])
-    rename = _renamer(('layers', 'encoder.layer'), layer, TRANSFORMERS_TOP)
-    converted = _renamed(weights, rename)
+    converted = renamed(TRANSFORMERS, weights)
     if head:
         converted = {f'beit.{name}': value for name, value in converted.items()}
         converted.update({f'classifier.{name}': v for name, v in head.items()})

@@ -1,4 +1,4 @@
-"""Names of mmpretrain's backbones and of timm's, in both directions.
+"""Names of mmdtm's and mmpretrain's backbones and of timm's, in both directions.
 
 N and M in a name stand for the numbers of a stage, a layer or a block.
 """
@@ -14,6 +14,21 @@ from .checkpoints import shorten
 
 State = dict[str, torch.Tensor]
 
+BEIT_NAMES = {
+    'cls_token': 'cls_token',
+    'mask_token': 'mask_token',
+    'patch_embed.projection': 'patch_embed.proj',
+    'rel_pos_bias': 'rel_pos_bias',
+    'layers.N.ln1': 'blocks.N.norm1',
+    'layers.N.ln2': 'blocks.N.norm2',
+    'layers.N.attn': 'blocks.N.attn',
+    'layers.N.ffn.layers.0.0': 'blocks.N.mlp.fc1',
+    'layers.N.ffn.layers.1': 'blocks.N.mlp.fc2',
+    'layers.N.gamma_1': 'blocks.N.gamma_1',
+    'layers.N.gamma_2': 'blocks.N.gamma_2',
+    'ln1': 'norm',
+    'ln2': 'fc_norm',
+}
 VIT = {
     'cls_token': 'cls_token',
     'pos_embed': 'pos_embed',
@@ -74,6 +89,8 @@ class Family:
     first_conv: str = 'patch_embed.proj'
 
 
+# Of DTMViT as well; BEiT's own programs have timm's names.
+BEIT = Family('layers.0.ln1.weight', 'blocks.0.norm1.weight', BEIT_NAMES, 'head')
 SWIN_V1 = Family(
     'stages.0.blocks.0.attn.w_msa.relative_position_bias_table',
     'layers.0.blocks.0.attn.relative_position_bias_table',
@@ -85,7 +102,7 @@ SWIN_V2 = Family(
     SWIN,
 )
 FAMILIES = {
-    'ViT': Family('layers.0.ln1.weight', 'blocks.0.norm1.weight', VIT, 'head'),
+    'ViT': Family('pos_embed', 'blocks.0.norm1.weight', VIT, 'head'),
     'Swin': SWIN_V1,
     'Swin V2': SWIN_V2,
     'ConvNeXt': Family(
@@ -107,7 +124,12 @@ def _rename(names: dict[str, str], name: str) -> str | None:
     return None
 
 
-def _renamed(names: dict[str, str], weights: State) -> State:
+def renamed(names: dict[str, str], weights: State) -> State:
+    """Weights under the other side's names.
+
+    Raises:
+        ValueError: If there is no place for one.
+    """
     targets = {name: _rename(names, name) for name in weights}
     unknown = [name for name, target in targets.items() if target is None]
     if unknown:
@@ -142,30 +164,25 @@ def _merging(weights: State, to_timm: bool) -> State:
     return result
 
 
-def family_to_timm(weights: State) -> tuple[Family, State] | None:
-    """Rename mmpretrain's weights for timm.
+def find_family(weights: State) -> Family | None:
+    """The family of mmpretrain's weights, without a prefix; None if of none."""
+    found = (family for family in FAMILIES.values() if family.ours in weights)
+    return next(found, None)
 
-    Args:
-        weights: Of a ViT, Swin or ConvNeXt of mmpretrain, without a prefix.
 
-    Returns:
-        The family, and the weights; None if they are of none.
+def family_to_timm(family: Family, weights: State) -> State:
+    """Rename mmpretrain's weights, of the family, for timm.
 
     Raises:
         ValueError: If timm has no place for one.
     """
-    for family in FAMILIES.values():
-        if family.ours in weights:
-            kept = {
-                name: value
-                for name, value in weights.items()
-                if name != 'mask_token' and not name.endswith(BUFFERS)
-            }
-            converted = _renamed(family.names, kept)
-            if family.names is SWIN:
-                converted = _merging(converted, to_timm=True)
-            return family, converted
-    return None
+    kept = {
+        name: value
+        for name, value in weights.items()
+        if name != 'mask_token' and not name.endswith(BUFFERS)
+    }
+    converted = renamed(family.names, kept)
+    return _merging(converted, to_timm=True) if family.names is SWIN else converted
 
 
 def from_timm(state: State) -> tuple[State, list[str]]:
@@ -192,6 +209,11 @@ def from_timm(state: State) -> tuple[State, list[str]]:
         )
     if family.names is SWIN:
         state = _merging(state, to_timm=False)
+    return restore(family, state)
+
+
+def restore(family: Family, state: State) -> tuple[State, list[str]]:
+    """Rename timm's weights, of the family; see :func:`from_timm`."""
     back = {theirs: ours for ours, theirs in family.names.items()}
     classifier = f'{family.classifier}.'
     converted, left_out = {}, []
