@@ -7,6 +7,7 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from mmdtm.io.checkpoints import under
 from mmdtm.models.backbones.loading import check_upstream
 
 
@@ -37,13 +38,8 @@ def load_backbone(backbone: nn.Module, checkpoint: str) -> None:
         )
     state = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     state = state.get('state_dict', state)
-    inner = {
-        name.removeprefix('backbone.'): value
-        for name, value in state.items()
-        if name.startswith('backbone.')
-    }
     check_upstream(backbone)
     try:
-        load_state_dict(backbone, inner or dict(state))
+        load_state_dict(backbone, under(state, 'backbone.') or dict(state))
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from error

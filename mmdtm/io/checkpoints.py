@@ -107,6 +107,15 @@ def under(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     }
 
 
+def reshaped(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What tensors of both state dicts have different shapes, in words."""
+    return [
+        f'{name} is {tuple(found[name].shape)}, here {tuple(value.shape)}'
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+
+
 def check_finite(weights: Mapping, name: object) -> None:
     """Refuse weights that make whatever is computed with them meaningless.
 

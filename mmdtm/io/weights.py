@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .checkpoints import check_finite, no_weights, read_checkpoint, shorten
+from .checkpoints import check_finite, no_weights, read_checkpoint, reshaped, shorten
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -84,11 +84,7 @@ def check_weights(
     differences = {
         'missing': [name for name in expected if name not in found],
         'not expected': [name for name in found if name not in expected],
-        'of another shape': [
-            f'{name} {tuple(found[name].shape)} instead of {tuple(value.shape)}'
-            for name, value in expected.items()
-            if name in found and found[name].shape != value.shape
-        ],
+        'of another shape': reshaped(expected, found),
     }
     problems = [
         f'{kind}: {shorten(names)}' for kind, names in differences.items() if names

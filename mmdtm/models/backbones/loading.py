@@ -16,7 +16,7 @@ from mmpretrain.models.backbones import (
 )
 from torch import nn
 
-from mmdtm.io.checkpoints import shorten
+from mmdtm.io.checkpoints import reshaped, shorten, under
 
 from .position_bias import resize_table, table_length
 
@@ -217,11 +217,7 @@ def _check_architecture(
     backbone: 'DTMViT', given: dict, wanted: dict, who: str
 ) -> None:
     """Raise when shapes or the number of layers differ."""
-    differ = [
-        f'{name} is {tuple(given[name].shape)}, here {tuple(wanted[name].shape)}'
-        for name in wanted.keys() & given.keys()
-        if given[name].shape != wanted[name].shape
-    ]
+    differ = reshaped(wanted, given)
     layers = {
         int(name.split('.')[1]) for name in given if re.match(r'layers\.\d+\.', name)
     }
@@ -231,9 +227,8 @@ def _check_architecture(
     if differ:
         raise ValueError(
             f'{who}: the checkpoint is of another architecture: '
-            f'{"; ".join(sorted(differ)[:8])}'
-            f'{f" and {len(differ) - 8} more" if len(differ) > 8 else ""}. Set arch, '
-            'patch_size and in_channels to those of the checkpoint.'
+            f'{shorten(differ, 8)}. Set arch, patch_size and in_channels to those of '
+            'the checkpoint.'
         )
 
 
@@ -258,16 +253,12 @@ def check_fits(
         ValueError: If parameters are missing or of another shape.
     """
     who = f'{type(module).__name__} under {prefix!r}'
-    wanted = dict(module.named_parameters())
-    missing = [name for name in wanted if prefix + name not in state_dict]
+    wanted, given = dict(module.named_parameters()), under(state_dict, prefix)
+    missing = [name for name in wanted if name not in given]
     for name in [name for name in missing if name.startswith(fresh)]:
         state_dict[prefix + name] = wanted[name].detach()  # else strict would refuse
         missing.remove(name)
-    differ = [
-        f'{name} is {tuple(state_dict[prefix + name].shape)}, here {tuple(value.shape)}'
-        for name, value in wanted.items()
-        if name not in missing and state_dict[prefix + name].shape != value.shape
-    ]
+    differ = reshaped(wanted, given)
     if missing:
         raise ValueError(
             f'{who}: the checkpoint lacks {_names(missing)}. Load one of this '

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmdtm.io.weights import check_weights, read_weights, shorten
+from mmdtm.io.checkpoints import shorten, under
+from mmdtm.io.weights import check_weights, read_weights
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.models.target_generators.timm_generator import (
@@ -271,11 +272,7 @@ class QuickGELUFeedForward(nn.Sequential):
 def _load(
     network: nn.Module, weights: Mapping[str, Tensor], path: str, model: str
 ) -> None:
-    visual = {
-        name.removeprefix('visual.'): value
-        for name, value in weights.items()
-        if name.startswith('visual.')
-    }
+    visual = under(weights, 'visual.')
     if not visual:
         raise ValueError(
             f"{path} is not a CLIP in open_clip's key names: no key begins with "

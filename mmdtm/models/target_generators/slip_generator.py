@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mmdtm.io.weights import check_weights, read_weights, shorten
+from mmdtm.io.checkpoints import shorten, under
+from mmdtm.io.weights import check_weights, read_weights
 from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.models.target_generators.timm_generator import TimmTeacher
 
@@ -87,11 +88,7 @@ def _build(arch: str | dict, checkpoint: str | None) -> Tower:
 
 def _load(network: VisionTransformer, checkpoint: str, arch: str | dict) -> None:
     weights, _ = read_weights(checkpoint)
-    found = {
-        key.removeprefix('visual.'): value
-        for key, value in weights.items()
-        if key.startswith('visual.')
-    }
+    found = under(weights, 'visual.')
     projection = weights.get('image_projection')
     if not found or projection is None:
         raise ValueError(

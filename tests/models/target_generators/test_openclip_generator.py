@@ -247,6 +247,6 @@ def test_files_that_are_not_this_clip_are_refused(clip, clip_config, tmp_path):
         ValueError,
         match=r'is not the CLIP tiny. Give weights of this architecture.* '
         r'missing: ln_post\.bias; not expected: extra; of another shape: '
-        r'proj \(32, 8\) instead of \(32, 16\)',
+        r'proj is \(32, 8\), here \(32, 16\)',
     ):
         build(clip_config, path)

@@ -94,7 +94,7 @@ def test_files_with_other_keys_are_refused(slip, tmp_path):
         SLIPGenerator(path, ARCH)
 
     torch.save(checkpoint(slip), path)
-    with pytest.raises(ValueError, match=r'cls_token \(1, 1, 24\) instead of'):
+    with pytest.raises(ValueError, match=r'cls_token is \(1, 1, 24\), here'):
         SLIPGenerator(path, {**ARCH, 'embed_dim': 32})
 
 
