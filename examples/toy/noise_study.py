@@ -38,6 +38,7 @@ from plan import (
 )
 from rich.console import Console
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import write_text
 from mmdtm.models.target_generators.perturbed import KINDS
 from mmdtm.process_pool import Job, ProcessPool
@@ -344,16 +345,14 @@ def publish(content: dict, out: Path) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     add = parser.add_argument
     add('--work-dir', type=Path, default=ROOT / 'work_dirs/noise_study', help='runs')
     add('--data', type=Path, default=ROOT / 'data/toy', help='where scenes are drawn')
     add('--out', type=Path, help='for the results (the work folder)')
-    add('--seed', type=int, default=0, help='the first seed (0)')
-    add('--seeds', type=int, default=3, help='how many seeds (3)')
-    add('--lanes', type=int, default=LANES, help=f'runs at a time ({LANES})')
+    add('--seed', type=int, default=0, help='the first seed')
+    add('--seeds', type=int, default=3, help='how many seeds')
+    add('--lanes', type=int, default=LANES, help='runs at a time')
     add('--quick', action='store_true', help='every run cut short: values mean nothing')
     add('--draw', action='store_true', help='only draw docs/evidence/noise.json')
     add('--teacher', nargs=4, metavar=('CLIP', 'KIND', 'STRENGTH', 'OUT'),

@@ -39,6 +39,7 @@ from plan import (
 from rich.console import Console
 from rich.table import Table
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import write_text
 from mmdtm.process_pool import Job, ProcessPool
 from mmdtm.report import build_report, write_result
@@ -199,32 +200,19 @@ def show(args: argparse.Namespace, seeds: list[dict], console: Console) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--work-dir', type=Path,
-        help='results: work_dirs/quickstart, with --full work_dirs/quickstart-full',
-    )  # fmt: skip
-    parser.add_argument(
-        '--data', type=Path,
-        help='where scenes are drawn: data/toy-short, with --full data/toy',
-    )  # fmt: skip
-    parser.add_argument(
-        '--full',
-        action='store_true',
-        help='longer training, segmentation, a grid search and more: 30 CPU-minutes',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='the first seed (0)')
-    parser.add_argument('--seeds', type=int, default=1, help='how many seeds (1)')
-    parser.add_argument(
-        '--force', action='store_true', help='repeat finished stages, too'
-    )
-    parser.add_argument(
-        '--quick',
-        action='store_true',
-        help='cut every stage of the full tour short: to see that all of it runs',
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    text = 'results: work_dirs/quickstart, with --full work_dirs/quickstart-full'
+    add('--work-dir', type=Path, help=text)
+    text = 'where scenes are drawn: data/toy-short, with --full data/toy'
+    add('--data', type=Path, help=text)
+    text = 'longer training, segmentation, a grid search and more: 30 CPU-minutes'
+    add('--full', action='store_true', help=text)
+    add('--seed', type=int, default=0, help='the first seed')
+    add('--seeds', type=int, default=1, help='how many seeds')
+    add('--force', action='store_true', help='repeat finished stages, too')
+    text = 'cut every stage of the full tour short: to see that all of it runs'
+    add('--quick', action='store_true', help=text)
     args = parser.parse_args(argv)
     args.tour = QUICK if args.quick else FULL if args.full else SHORT
     names = (

@@ -53,8 +53,3 @@ def start_processes(command: str, arguments: list[str]) -> None:
     words = ['bash', script, *rest[:named], str(args.gpus), *rest[named:]]
     os.environ.setdefault('PYTHON', sys.executable)
     os.execvp('bash', words)
-
-
-def fail(error: Exception) -> None:
-    """End the program with an error's message, without its traceback."""
-    sys.exit(f'error: {error}')

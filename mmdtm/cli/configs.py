@@ -11,18 +11,14 @@ import ast
 import fnmatch
 from pathlib import Path
 
-from mmdtm.cli import fail
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.hub import SCOPE, config_names, find_config, shipped
 from mmdtm.io import atomic_write
 from mmdtm.report.cards import read_card
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='mmdtm configs',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser(__doc__, 'mmdtm configs')
     parser.add_argument('pattern', nargs='?', default='*', help='of names: *dtm*')
     group = parser.add_mutually_exclusive_group()
     group.add_argument('--copy', nargs=2, metavar=('NAME', 'FILE'))
@@ -61,18 +57,16 @@ def _bases(module: ast.Module) -> list[ast.Constant]:
     return []
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        if args.path:
-            print(find_config(args.path))
-        elif args.copy:
-            copy_config(*args.copy)
-        else:
-            found = fnmatch.filter(config_names(), args.pattern)
-            width = max(map(len, found), default=0)
-            for name in found:
-                title = read_card(shipped('configs') / f'{name}.py').title
-                print(f'{name:{width}}  {title}')
-    except OSError as error:
-        fail(error)
+    if args.path:
+        print(find_config(args.path))
+    elif args.copy:
+        copy_config(*args.copy)
+    else:
+        found = fnmatch.filter(config_names(), args.pattern)
+        width = max(map(len, found), default=0)
+        for name in found:
+            title = read_card(shipped('configs') / f'{name}.py').title
+            print(f'{name:{width}}  {title}')

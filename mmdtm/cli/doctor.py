@@ -6,17 +6,15 @@ full disk; and an estimate of memory. Ends with 1 if something stops the run.
 
 import sys
 
-from mmdtm.cli import fail
+from mmdtm.cli.scripts import script
 from mmdtm.doctor import diagnose
 from mmdtm.engine.launch import argument_parser, load_config
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     args = argument_parser(__doc__).parse_args(argv)
-    try:
-        findings = diagnose(load_config(args))
-    except OSError as error:
-        fail(error)
+    findings = diagnose(load_config(args))
     for finding in findings:
         print(f'{"error:" if finding.stops else "ok:":6} {finding.text}')
     sys.exit(any(finding.stops for finding in findings))

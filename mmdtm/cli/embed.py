@@ -14,17 +14,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 import mmdtm.plugin  # noqa: F401
-from mmdtm.cli import fail
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.evaluation.embedding import Embedder, list_images, write_embeddings
 from mmdtm.hub import get_model
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='mmdtm embed',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser(__doc__, 'mmdtm embed')
     parser.add_argument('folder', help='of images, in any tree')
     parser.add_argument(
         '--checkpoint', required=True, help='of a pre-training or a fine-tuning'
@@ -34,12 +30,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--tokens', action='store_true', help='all patch tokens instead of their mean'
     )
-    parser.add_argument('--batch-size', type=int, default=32, help='(32)')
+    parser.add_argument('--batch-size', type=int, default=32, help='images at a time')
     parser.add_argument(
         '--workers',
         type=int,
         default=min(4, os.cpu_count() or 1),
-        help='processes that read images (4, or as many as there are cores)',
+        help='processes that read images',
     )
     parser.add_argument('--device', help='cuda, cpu, ...; cuda where there is one')
     args = parser.parse_args(argv)
@@ -48,6 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     options = dict(
@@ -55,25 +52,22 @@ def main(argv: list[str] | None = None) -> None:
         device=args.device or ('cuda' if torch.cuda.is_available() else 'cpu'),
     )
     console = Console(stderr=True)
-    try:
-        total = len(list_images(args.folder))
-        if args.config:
-            model = get_model(args.config, args.checkpoint)
-            embedder = Embedder.from_model(model, **options)
-        else:
-            embedder = Embedder.from_weights(args.checkpoint, **options)
-        with Progress(console=console) as progress:
-            task = progress.add_task('Images', total=total)
+    total = len(list_images(args.folder))
+    if args.config:
+        model = get_model(args.config, args.checkpoint)
+        embedder = Embedder.from_model(model, **options)
+    else:
+        embedder = Embedder.from_weights(args.checkpoint, **options)
+    with Progress(console=console) as progress:
+        task = progress.add_task('Images', total=total)
 
-            def show(number: int, bad: list[str]) -> None:
-                for message in bad:
-                    console.print(f'left out: {message}', style='red', soft_wrap=True)
-                progress.advance(task, number)
+        def show(number: int, bad: list[str]) -> None:
+            for message in bad:
+                console.print(f'left out: {message}', style='red', soft_wrap=True)
+            progress.advance(task, number)
 
-            written = write_embeddings(
-                embedder, args.folder, args.out, args.batch_size, args.workers, show
-            )
-    except (OSError, ValueError) as error:
-        fail(error)
+        written = write_embeddings(
+            embedder, args.folder, args.out, args.batch_size, args.workers, show
+        )
     left_out = f', {len(written.bad)} images left out' if written.bad else ''
     print(f'{args.out} is written: float32 {written.shape}{left_out}.')

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 import mmdtm.plugin  # noqa: F401
-from mmdtm.cli import fail, train
+from mmdtm.cli import train
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.doctor import check_inputs
 from mmdtm.evaluation.embedding import Embedder, list_images
 from mmdtm.evaluation.folder_probe import has_splits, probe_folder
@@ -73,11 +74,7 @@ default_hooks = dict(
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='mmdtm pretrain',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser(__doc__, 'mmdtm pretrain')
     parser.add_argument(
         '--data',
         required=True,
@@ -85,11 +82,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         'learnt from, and the second asked',
     )
     parser.add_argument('--out', help='folder for all; work_dirs/pretrain-NAME')
-    parser.add_argument('--arch', choices=('s', 'b', 'l'), default='s', help='(s)')
+    parser.add_argument('--arch', choices=('s', 'b', 'l'), default='s', help='size')
     parser.add_argument(
         '--teacher', help="file or tag of the CLIP ViT-B/16; OpenAI's, downloaded"
     )
-    parser.add_argument('--gpus', type=int, default=1, help='processes (1)')
+    parser.add_argument('--gpus', type=int, default=1, help='processes')
     parser.add_argument('--batch-size', type=int, help='images per process')
     parser.add_argument('--epochs', type=int, help='2 or more, not those for the data')
     parser.add_argument(
@@ -266,6 +263,7 @@ def describe(values: dict, results: Path) -> Iterator[str]:
     yield f'{results} holds {", ".join(names)}.'
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     data = Path(args.data)
@@ -291,8 +289,6 @@ def main(argv: list[str] | None = None) -> None:
         workers = min(4, os.cpu_count() or 1)
         values = dict(images=images, **probe_folder(data, embedders, workers))
         write_text(results / 'values.json', json.dumps(values, indent=2) + '\n')
-    except (OSError, ValueError) as error:
-        fail(error)
     except KeyboardInterrupt:
         sys.exit(130)  # as shells know it; the same command goes on
     print(*describe(values, results), sep='\n')

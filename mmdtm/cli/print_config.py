@@ -10,18 +10,14 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 import mmdtm.plugin  # noqa: F401  (makes the names known)
-from mmdtm.cli import fail
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.engine.run_description import flatten
 from mmdtm.hub import get_config
 from mmdtm.run_record import read_record
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='mmdtm print-config',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = script_parser(__doc__, 'mmdtm print-config')
     parser.add_argument('first', metavar='A', help='name, file or work folder')
     parser.add_argument('second', metavar='B', nargs='?', help='to compare with')
     parser.add_argument(
@@ -63,14 +59,12 @@ def differences(first: Config, second: Config) -> list[str]:
     return lines
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        first = load(args.first)
-        first.merge_from_dict(args.cfg_options)
-        if args.second is None:
-            print(first.pretty_text)
-        else:
-            print('\n'.join(differences(first, load(args.second))))
-    except (OSError, ValueError) as error:
-        fail(error)
+    first = load(args.first)
+    first.merge_from_dict(args.cfg_options)
+    if args.second is None:
+        print(first.pretty_text)
+    else:
+        print('\n'.join(differences(first, load(args.second))))

@@ -100,8 +100,9 @@ def search(stub, capsys, monkeypatch):
                 patch.setenv(name, value)
             try:
                 status = tool.main(arguments(stub, *more, **options))
-            except SystemExit as error:  # argparse's
-                status = error.code
+            except SystemExit as error:  # argparse's, or with a message
+                status = error.code if isinstance(error.code, int) else 1
+                print(error, file=sys.stderr)
         return status, *capsys.readouterr()
 
     return run

@@ -10,22 +10,19 @@ mmdtm's own checkpoints:
 """
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.cli import fail
-from mmdtm.cli.scripts import script_parser
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.io.converters import from_beit, write_checkpoint
 from mmdtm.io.weights import read_weights
 
 
-def main() -> None:
+@script
+def main(argv: list[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument('source', help='the BEiT v2 style checkpoint')
     parser.add_argument('target', help='the .pth file to write')
-    args = parser.parse_args()
-    try:
-        state, left_out = from_beit(read_weights(args.source)[0])
-        write_checkpoint(state, args.target)
-    except (OSError, ValueError) as error:
-        fail(error)
+    args = parser.parse_args(argv)
+    state, left_out = from_beit(read_weights(args.source)[0])
+    write_checkpoint(state, args.target)
     print(f'{args.target} is written: {len(state)} tensors.')
     if left_out:
         print(f'Left out: {", ".join(left_out)}.')

@@ -8,22 +8,19 @@ which gives the logits. Any number of images; another size than the training's w
 """
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.cli import fail
-from mmdtm.cli.scripts import script_parser
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.io.weights import read_weights
 from mmdtm.models.onnx import write_onnx
 
 
-def main() -> None:
+@script
+def main(argv: list[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument('source', help="mmdtm's checkpoint")
     parser.add_argument('target', help='the .onnx file to write')
     parser.add_argument('--img-size', type=int, help="side in pixels; the training's")
-    args = parser.parse_args()
-    try:
-        about = write_onnx(read_weights(args.source)[0], args.target, args.img_size)
-    except (ImportError, OSError, ValueError) as error:
-        fail(error)
+    args = parser.parse_args(argv)
+    about = write_onnx(read_weights(args.source)[0], args.target, args.img_size)
     side = about['img_size']
     print(f'{args.target} is written: {about["output"]} of (B, 3, {side}, {side}).')
     difference = about['difference']

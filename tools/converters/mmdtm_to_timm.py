@@ -20,33 +20,30 @@ hub takes, with a config and a model card:
 from pathlib import Path
 
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
-from mmdtm.cli import fail
-from mmdtm.cli.scripts import script_parser
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.io.converters import to_timm, write_safetensors, write_timm
 from mmdtm.io.model_card import model_card
 from mmdtm.io.weights import read_weights
 from mmdtm.run_record import lineage_of
 
 
-def main() -> None:
+@script
+def main(argv: list[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument('source', help="mmdtm's checkpoint")
     parser.add_argument('target', help='the .safetensors file, or folder, to write')
     parser.add_argument('--model', help="timm's name of a backbone that is a TimmViT")
-    args = parser.parse_args()
-    try:
-        state, arguments = to_timm(read_weights(args.source)[0], args.model)
-        if Path(args.target).suffix == '.safetensors':
-            write_safetensors(state, args.target)
-            call = f'timm.create_model({arguments}, checkpoint_path={args.target!r})'
-        else:
-            folder = f'local-dir:{args.target}'
-            call = f'timm.create_model({folder!r}, pretrained=True)'
-            run, classifier = lineage_of(args.source), 'head.weight' in state
-            card = model_card('timm', call, run, classifier)
-            write_timm(state, arguments, args.target, card)
-    except (OSError, ValueError) as error:
-        fail(error)
+    args = parser.parse_args(argv)
+    state, arguments = to_timm(read_weights(args.source)[0], args.model)
+    if Path(args.target).suffix == '.safetensors':
+        write_safetensors(state, args.target)
+        call = f'timm.create_model({arguments}, checkpoint_path={args.target!r})'
+    else:
+        folder = f'local-dir:{args.target}'
+        call = f'timm.create_model({folder!r}, pretrained=True)'
+        run, classifier = lineage_of(args.source), 'head.weight' in state
+        card = model_card('timm', call, run, classifier)
+        write_timm(state, arguments, args.target, card)
     print(f'{args.target} is written: {len(state)} tensors. Load it with')
     print(call)
 

@@ -25,8 +25,7 @@ import mmdtm.prepare  # noqa: F401  isort: skip
 import torch
 from safetensors.torch import save_file
 
-from mmdtm.cli import fail
-from mmdtm.cli.scripts import script_parser
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.io import atomic_write
 from mmdtm.run_record import hash_file
 
@@ -109,7 +108,8 @@ def convert(source: str | Path, target: str | Path, trust: bool = False) -> str 
     return model
 
 
-def main() -> None:
+@script
+def main(argv: list[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument('source', help='the TorchScript archive, such as ViT-B-16.pt')
     parser.add_argument('target', help='the .safetensors file to write')
@@ -118,11 +118,8 @@ def main() -> None:
         action='store_true',
         help="load an archive that is not OpenAI's; it may run code",
     )
-    args = parser.parse_args()
-    try:
-        model = convert(args.source, args.target, args.trust)
-    except (OSError, ValueError) as error:
-        fail(error)
+    args = parser.parse_args(argv)
+    model = convert(args.source, args.target, args.trust)
     if model is None:
         print(
             f"{args.target} is written. It is not one of OpenAI's, so the file does "

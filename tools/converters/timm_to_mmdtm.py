@@ -10,28 +10,21 @@ takes timm's weights by itself: pretrained=True.)
         model.backbone.init_cfg.prefix=backbone.
 """
 
-import argparse
-import sys
-
 import mmdtm.plugin  # noqa: F401  (mends what mmdtm's imports need)
+from mmdtm.cli.scripts import script, script_parser
 from mmdtm.io.converters import write_checkpoint
 from mmdtm.io.timm_names import from_timm
 from mmdtm.io.weights import read_weights
 
 
-def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@script
+def main(argv: list[str] | None = None) -> None:
+    parser = script_parser(__doc__)
     parser.add_argument('source', help="timm's .safetensors or .pth file")
     parser.add_argument('target', help='the .pth file to write')
-    args = parser.parse_args()
-    try:
-        state, left_out = from_timm(read_weights(args.source)[0])
-        write_checkpoint(state, args.target)
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    args = parser.parse_args(argv)
+    state, left_out = from_timm(read_weights(args.source)[0])
+    write_checkpoint(state, args.target)
     print(f'{args.target} is written: {len(state)} tensors.')
     if left_out:
         print(f'Left out: {", ".join(left_out)}.')

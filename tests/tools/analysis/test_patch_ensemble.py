@@ -28,8 +28,8 @@ def run(tool, clip_args, text_args, tmp_path):
     def run_tool(*options):
         out = tmp_path / 'found.json'
         arguments = [*clip_args, *text_args, '--workers', '0', '--out', str(out)]
-        code = tool.main([*map(str, options), '--classes', 'folders', *arguments])
-        return code, json.loads(out.read_text()) if out.exists() else None
+        tool.main([*map(str, options), '--classes', 'folders', *arguments])
+        return json.loads(out.read_text())
 
     return run_tool
 
@@ -74,8 +74,7 @@ def test_readings_equal_a_loop_over_single_images(
 ):
     folders = [draw_world(tmp_path / name, *split) for name, split in SPLITS.items()]
     options = ['--num-morphed', 5, '--batch-size', 3, '--probe', probe]
-    code, found = run(folders[0], '--train', folders[1], *options)
-    assert code == 0
+    found = run(folders[0], '--train', folders[1], *options)
     assert (found['num_tokens'], found['num_morphed'], found['num_iters']) == (16, 5, 7)
     assert (found['images'], found['train_images']) == (48, 16)
     assert (found['probe'], found['fitted_to']) == (probe, 'train')
@@ -132,7 +131,7 @@ def test_readings_equal_a_loop_over_single_images(
 def test_the_asked_for_reading_is_the_result(run, tmp_path):
     data = draw_world(tmp_path / 'val', 4, seed=3)
     asked = ['--scores', 'probabilities', '--average', 'patches', '--probe', 'none']
-    _, found = run(data, *asked, '--num-morphed', 5)
+    found = run(data, *asked, '--num-morphed', 5)
     (row,) = [
         row
         for row in found['readings']
@@ -142,8 +141,7 @@ def test_the_asked_for_reading_is_the_result(run, tmp_path):
 
 
 def test_identity_morphing_changes_no_value(run, tmp_path):
-    code, found = run(draw_world(tmp_path / 'val', 3), '--num-morphed', 16)
-    assert code == 0
+    found = run(draw_world(tmp_path / 'val', 3), '--num-morphed', 16)
     assert all(row['without'] == row['with'] for row in found['readings'])
     assert found['fitted_to'] == '5 folds'
 
@@ -155,8 +153,7 @@ def test_bad_images_and_folders_are_counted(run, tmp_path, capsys):
     (train / 'snow/0.png').rename(train / 'lake/0.png')
     for bad in (root / 'snow/1.png', train / 'snow/1.png'):
         bad.write_bytes(bad.read_bytes()[:40])
-    code, found = run(root, '--train', train)
-    assert code == 0
+    found = run(root, '--train', train)
     assert (found['images'], found['train_images']) == (11, 10)
     assert len(found['unreadable']) == 2
     assert all('snow/1.png' in message for message in found['unreadable'])
@@ -166,8 +163,7 @@ def test_bad_images_and_folders_are_counted(run, tmp_path, capsys):
 
 
 def test_too_few_images_for_a_probe_leave_the_zero_shot_figures(run, tmp_path, capsys):
-    code, found = run(draw_world(tmp_path / 'val', 1))
-    assert code == 0
+    found = run(draw_world(tmp_path / 'val', 1))
     assert found['probe'] is None
     assert 'zero_shot' in found['results']['with']
     assert 'at least two images of each class. Give' in capsys.readouterr().out
@@ -178,14 +174,13 @@ def test_folds_share_each_class_out(tool):
     assert tool.fold_of_each(labels, 2).tolist() == [0, 1, 0, 0, 1, 1]
 
 
-def test_nothing_to_evaluate_is_an_error(run, tmp_path, capsys):
-    assert run(tmp_path / 'nowhere')[0] == 1
-    assert 'nowhere does not exist' in capsys.readouterr().err
+def test_nothing_to_evaluate_is_an_error(run, tmp_path):
+    with pytest.raises(SystemExit, match='nowhere does not exist'):
+        run(tmp_path / 'nowhere')
 
 
 def test_results_are_rows_of_the_report(run, tmp_path):
-    code, found = run(draw_world(tmp_path / 'val', 2), '--probe', 'none')
-    assert code == 0
+    found = run(draw_world(tmp_path / 'val', 2), '--probe', 'none')
     assert (found['num_tokens'], found['num_morphed']) == (16, 8)  # half of them
     assert found['probe'] is None and 'linear_probe' not in found['results']['with']
     runs, problems = find_runs([tmp_path])
