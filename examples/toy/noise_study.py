@@ -149,7 +149,7 @@ def judge_teacher(
         Percent ``without`` morphing and ``with`` it, into half as many groups.
     """
     import torch
-    from train_clip import load_split, normalise
+    from train_clip import load_split
 
     from mmdtm.evaluation.patch_zero_shot import (
         ZeroShotCLIP,
@@ -159,6 +159,7 @@ def judge_teacher(
     )
     from mmdtm.models.target_generators import PerturbedGenerator
     from mmdtm.models.target_generators.perturbed import image_keys
+    from mmdtm.small_clip import normalise
 
     weights, config = str(clip / 'toy.safetensors'), str(clip / 'toy.json')
     model = ZeroShotCLIP('toy', weights, config)
