@@ -43,6 +43,7 @@ from mmdtm.cli.scripts import script_parser
 from mmdtm.io import write_text
 from mmdtm.process_pool import Job, ProcessPool
 from mmdtm.report import build_report, write_result
+from mmdtm.report.text import markdown_table, spread_text
 from mmdtm.training_log import read_training_log
 
 START_FIGURES = {
@@ -99,44 +100,17 @@ def columns(seeds: list[dict], part: str) -> dict[str, str]:
     return {key: title for key, title in TABLES[part][1].items() if key in known}
 
 
-def summarise(seeds: list[dict], part: str) -> dict:
-    """Mean and, of several seeds, standard deviation of each figure.
-
-    Args:
-        seeds: What ``figures_of`` gives, for each seed.
-        part: Of ``TABLES``.
-
-    Returns:
-        ``{row: {figure: (mean, std or None)}}``; a figure that a row does not have
-        is left out.
-    """
-    rows, figures = TABLES[part][0], columns(seeds, part)
-    summary = {row: {} for row in rows}
-    for row in rows:
-        for key in figures:
-            values = [seed[part][row][key] for seed in seeds if key in seed[part][row]]
-            if values:
-                std = statistics.stdev(values) if len(values) > 1 else None
-                summary[row][key] = (statistics.fmean(values), std)
-    return summary
-
-
 def rows_of(seeds: list[dict], part: str) -> list[list[str]]:
-    """A table's rows as they are printed: title, then figures."""
-    rows, figures = TABLES[part][0], columns(seeds, part)
-    summary = summarise(seeds, part)
-    return [
-        [title, *(cell(key, *summary[row].get(key, (None, None))) for key in figures)]
-        for row, title in rows.items()
-    ]
-
-
-def cell(key: str, mean: float | None, std: float | None) -> str:
-    """A figure as the table prints it."""
-    if mean is None:
-        return '–'
-    digits = 0 if key == 'pretrain_seconds' else 1
-    return f'{mean:.{digits}f}' + ('' if std is None else f' ± {std:.{digits}f}')
+    """A table's rows as they are printed: title, then figures over the seeds."""
+    titles, keys = TABLES[part][0], columns(seeds, part)
+    rows = []
+    for row, title in titles.items():
+        cells = []
+        for key in keys:
+            values = [seed[part][row][key] for seed in seeds if key in seed[part][row]]
+            cells.append(spread_text(values, 0 if key == 'pretrain_seconds' else 1))
+        rows.append([title, *cells])
+    return rows
 
 
 def caption(args: argparse.Namespace, seeds: list[dict], part: str) -> str:
@@ -164,8 +138,7 @@ def write_results(args: argparse.Namespace, seeds: list[dict]) -> None:
     lines = []
     for part in [part for part in TABLES if part in seeds[0]]:
         heads = [title.replace('\n', ' ') for title in columns(seeds, part).values()]
-        lines += ['| | ' + ' | '.join(heads) + ' |', '|---|' + '---:|' * len(heads)]
-        lines += [f'| {" | ".join(row)} |' for row in rows_of(seeds, part)]
+        lines += markdown_table(['', *heads], rows_of(seeds, part))
         lines += ['', caption(args, seeds, part), '']
     write_text(args.work_dir / 'results.md', '\n'.join(lines).rstrip() + '\n')
 

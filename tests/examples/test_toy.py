@@ -432,10 +432,6 @@ def test_table_of_several_seeds(tmp_path):
         )
         for seed, row in enumerate(values)
     ]
-    summary = quickstart.summarise(tables, 'starts')
-    mean, std = summary['dtm']['mIoU']
-    assert mean == pytest.approx(values[:, 1].mean())
-    assert std == pytest.approx(values[:, 1].std(ddof=1))
     args = quickstart.parse_args(
         ['--full', '--work-dir', str(tmp_path), '--seeds', '3']
     )
