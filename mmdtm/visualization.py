@@ -1,18 +1,20 @@
 """Drawing on patch grids: groups of tokens, block masks, right and wrong patches.
 
-All images are uint8 RGB arrays (H, W, 3), and functions return new ones. An image
-to draw a grid of (h, w) cells on has H and W that are multiples of h and w:
-``fit_to_grid`` brings a photograph to such a size first.
+All images are uint8 RGB arrays (H, W, 3), and functions return new ones, or figures
+that show several. An image to draw a grid of (h, w) cells on has H and W that are
+multiples of h and w: ``fit_to_grid`` brings a photograph to such a size first.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
@@ -37,7 +39,7 @@ PLOT_STYLE = {
 # light to a dark red.
 RIGHT = (0, 140, 60)
 WRONG = ((255, 186, 172), (112, 0, 16))
-_PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 24), (110, 110, 110)
+_PAPER, _INK = (255, 255, 255), (24, 24, 24)
 
 
 def denormalize(
@@ -234,122 +236,43 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     height, width = image.shape[0] // len(boxes), image.shape[1] // boxes.shape[1]
     for number in numbers:
         row, column = np.argwhere(boxes == number)[0]
-        _badge(pen, (column * width + 9, row * height + 9), number)
+        center = (column * width + 9, row * height + 9)
+        pen.circle(center, 9, fill=_PAPER, outline=_INK)
+        font = ImageFont.load_default(12)
+        pen.text(center, str(number), fill=_INK, font=font, anchor='mm')
     return np.asarray(drawn)
-
-
-def badge_key(lines: Sequence[str], width: int) -> np.ndarray:
-    """A numbered list below a picture with boxes: (len(lines) * 22, width, 3).
-
-    Lines that are too long are cut with an ellipsis.
-    """
-    text = text_block(lines, width - 26, size=13)
-    drawn = Image.fromarray(
-        np.pad(text, ((0, 0), (26, 0), (0, 0)), constant_values=255)
-    )
-    for index in range(len(lines)):
-        _badge(ImageDraw.Draw(drawn), (10, 22 * (index + 0.5)), index + 1)
-    return np.asarray(drawn)
-
-
-def correctness_key(width: int) -> np.ndarray:
-    """The colours of ``draw_correctness``, one under the other: (44, width, 3)."""
-    cell, steps, blocks = 16, 5, []
-    texts = {True: 'right', False: 'wrong, the darker the farther off'}
-    for right, text in texts.items():
-        count = 1 if right else steps
-        white = np.full((cell, cell * count, 3), 255, np.uint8)
-        ramp = np.linspace(0, 1, count)[None]
-        swatch = draw_correctness(white, np.full((1, count), right), ramp, 0.85)
-        swatch = np.pad(swatch, ((3, 3), (0, 8), (0, 0)), constant_values=255)
-        words = text_block([text], max(1, width - swatch.shape[1]), size=12, line=22)
-        blocks.append(stack([swatch, words], axis=1, gap=0))
-    return stack(blocks, axis=0, gap=0)
-
-
-def text_block(
-    lines: Sequence[str],
-    width: int,
-    size: int = 14,
-    line: int = 22,
-    faint: bool = False,
-    centered: bool = False,
-) -> np.ndarray:
-    """Lines of text on white, each cut with an ellipsis where it is too long.
-
-    Args:
-        lines: The text.
-        width: Pixels.
-        size: Of the letters, in pixels.
-        line: Height of a line, in pixels.
-        faint: Grey instead of black.
-        centered: Instead of starting at the left edge.
-
-    Returns:
-        (len(lines) * line, width, 3).
-    """
-    drawn = Image.new('RGB', (width, line * len(lines)), _PAPER)
-    pen = ImageDraw.Draw(drawn)
-    font = _font(size)
-    for index, text in enumerate(lines):
-        start = (width / 2 if centered else 0, line * (index + 0.5))
-        pen.text(
-            start,
-            _shorten(text, font, width),
-            font=font,
-            fill=_FAINT if faint else _INK,
-            anchor='mm' if centered else 'lm',
-        )
-    return np.asarray(drawn)
-
-
-def stack(blocks: Sequence[np.ndarray], axis: int, gap: int = 12) -> np.ndarray:
-    """Put pictures under (axis 0) or beside (axis 1) one another, on white.
-
-    Args:
-        blocks: Smaller ones keep to the top or left.
-        axis: 0 or 1.
-        gap: White pixels between two.
-    """
-    other = 1 - axis
-    extent = max(block.shape[other] for block in blocks)
-    padded = []
-    for index, block in enumerate(blocks):
-        pad = [(0, 0)] * 3
-        pad[other] = (0, extent - block.shape[other])
-        pad[axis] = (0, 0 if index == len(blocks) - 1 else gap)
-        padded.append(np.pad(block, pad, constant_values=255))
-    return np.concatenate(padded, axis=axis)
 
 
 def sheet(
-    rows: Sequence[Sequence[np.ndarray]], column_titles: Sequence[str], margin: int = 12
-) -> np.ndarray:
-    """A table of pictures with a title over each column.
+    rows: Sequence[Sequence[np.ndarray | None]], column_titles: Sequence[str]
+) -> Figure:
+    """A table of images with a title over each column.
 
     Args:
-        rows: Equally many pictures a row, those of a column equally wide.
+        rows: Equally many images a row; None leaves a place empty.
         column_titles: One a column.
-        margin: White pixels between and around the pictures.
 
-    Raises:
-        ValueError: If a row has another number of pictures than there are titles.
+    Returns:
+        A figure with an axis for each place, row by row, whose labels are free.
     """
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(column_titles):
-            raise ValueError(
-                f'Row {number} has {len(row)} images for {len(column_titles)} column '
-                'titles. Give each row one image per title.'
-            )
-    titles = [
-        text_block([title], picture.shape[1], centered=True)
-        for title, picture in zip(column_titles, rows[0], strict=True)
-    ]
-    lines = [stack(titles, axis=1, gap=margin)]
-    lines += [stack(row, axis=1, gap=margin) for row in rows]
-    body = stack([stack(lines[:2], axis=0, gap=2), *lines[2:]], axis=0, gap=margin)
-    around = (margin, margin)
-    return np.pad(body, (around, around, (0, 0)), constant_values=255)
+    sizes = [image.shape[:2] for row in rows for image in row if image is not None]
+    height, width = map(max, zip(*sizes, strict=True))
+    down, across = len(rows), len(column_titles)
+    # A point for each pixel, and room for a line of text between the rows.
+    size = (width * across + 12 * (across - 1), height * down + 36 * (down - 1))
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
+    space = dict(left=0, bottom=0, right=1, top=1)
+    space |= dict(wspace=12 / width, hspace=36 / height)
+    axes = figure.subplots(down, across, squeeze=False, gridspec_kw=space)
+    for axis, title in zip(axes[0], column_titles, strict=True):
+        axis.set_title(shorten(title, max(20, width // 7), placeholder='…'), size=10)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, image in zip(line, row, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if image is not None:
+                axis.imshow(image)
+    return figure
 
 
 def morphing_sheet(
@@ -359,7 +282,7 @@ def morphing_sheet(
     grid: tuple[int, int],
     fill: str = 'palette',
     side: int = 224,
-) -> np.ndarray:
+) -> Figure:
     """What a pre-training step sees: images, block masks and groups of each level.
 
     There is a row for each image.
@@ -392,10 +315,24 @@ def morphing_sheet(
     return sheet(rows, titles)
 
 
-def save_png(picture: np.ndarray, path: str | Path) -> None:
-    """Write a picture, atomically."""
+def render(figure: Figure) -> np.ndarray:
+    """A figure's pixels, as :func:`save_figure` writes them."""
+    written = BytesIO()
+    figure.savefig(written, bbox_inches='tight')
+    return np.asarray(Image.open(written).convert('RGB'))
+
+
+def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
+    """Write a figure, atomically, in the format that the suffix says.
+
+    Args:
+        figure: Of :func:`sheet`, or any other.
+        path: The file.
+        **options: Of ``Figure.savefig``.
+    """
+    options = dict(format=Path(path).suffix[1:], bbox_inches='tight') | options
     with atomic_write(path) as part:
-        Image.fromarray(picture).save(part, 'PNG')
+        figure.savefig(part, **options)
 
 
 def _to_pixels(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -408,23 +345,3 @@ def _to_pixels(cells: np.ndarray, image: np.ndarray) -> np.ndarray:
             f'{height}x{width} pixels. Bring it to size with fit_to_grid first.'
         )
     return cells.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
-
-
-def _badge(pen: ImageDraw.ImageDraw, center: tuple[float, float], number: int) -> None:
-    pen.circle(center, 9, fill=_PAPER, outline=_INK)
-    pen.text(center, str(number), fill=_INK, font=_font(12), anchor='mm')
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib brings this font on every platform; Pillow's own has no ticks.
-    folder = Path(matplotlib.get_data_path()) / 'fonts/ttf'
-    return ImageFont.truetype(str(folder / 'DejaVuSans.ttf'), size)
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + '\u2026') > width:
-        text = text[:-1]
-    return text.rstrip() + '\u2026'

@@ -11,12 +11,12 @@ import matplotlib
 import numpy as np
 import plan
 import torch
+from matplotlib.patches import Patch
 from PIL import Image
 
 from mmdtm import visualization as vis
 from mmdtm.cli.scripts import script_parser
 from mmdtm.datasets.transforms import BlockMaskGenerator
-from mmdtm.io import atomic_write
 from mmdtm.models.target_generators import OpenCLIPGenerator
 from mmdtm.morphing import bipartite_matching, merge_schedule
 from mmdtm.training_log import read_training_log
@@ -46,8 +46,7 @@ def draw_curves(run: Path, out: Path) -> None:
             panel.plot(x, y, STYLES[start], **look)
         panel.set(xlabel=unit, ylabel='loss', title=title)
         panel.legend()
-    with atomic_write(out / 'loss_curves.png') as part:
-        figure.savefig(part, dpi=110, format='png')
+    vis.save_figure(figure, out / 'loss_curves.png', dpi=110)
     plt.close(figure)
 
 
@@ -86,7 +85,7 @@ def draw_morphing(run: Path, data: Path, out: Path, number: int = 5) -> None:
     ]
     large = np.stack([np.asarray(scene) for scene in scenes])
     page = vis.morphing_sheet(large, masks, assignments, grid, side=176)
-    vis.save_png(page, out / 'morphing.png')
+    vis.save_figure(page, out / 'morphing.png')
 
 
 def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None:
@@ -118,29 +117,12 @@ def draw_segmentation(run: Path, data: Path, out: Path, number: int = 5) -> None
         for row in rows
     ]
     page = vis.sheet(rows, ['image', 'truth', *STARTS.values()])
-    key = legend(meta['classes'], palette[1:], page.shape[1])
-    page = vis.stack([page, key], axis=0, gap=0)
-    vis.save_png(page, out / 'segmentation.png')
-
-
-def legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:
-    """Swatches with their names, as many a line as fit."""
-    per_line, line = 8, 26
-    cell = (width - 24) // per_line
-    blocks = []
-    for start in range(0, len(names), per_line):
-        row = []
-        these = slice(start, start + per_line)
-        for name, colour in zip(names[these], colours[these], strict=True):
-            swatch = np.full((line, 16, 3), 255, np.uint8)
-            swatch[5:21] = 90
-            swatch[6:20, 1:15] = colour
-            text = vis.text_block([name], cell - 22, size=13, line=line)
-            row.append(vis.stack([swatch, text], axis=1, gap=6))
-        blocks.append(vis.stack(row, axis=1, gap=0))
-    page = vis.stack(blocks, axis=0, gap=0)
-    margins = (0, 10), (12, width - page.shape[1] - 12), (0, 0)
-    return np.pad(page, margins, constant_values=255)
+    key = [
+        Patch(facecolor=colour / 255, edgecolor='0.35', label=name)
+        for name, colour in zip(meta['classes'], palette[1:], strict=True)
+    ]
+    page.legend(handles=key, loc='upper center', bbox_to_anchor=(0.5, 0), ncols=8)
+    vis.save_figure(page, out / 'segmentation.png')
 
 
 def main() -> None:

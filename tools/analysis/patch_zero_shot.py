@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from clip_options import (
     picture_name,
     read_views,
 )
+from matplotlib.patches import Patch
 
 from mmdtm import visualization as vis
 from mmdtm.cli.scripts import script, script_parser
@@ -45,6 +47,15 @@ from mmdtm.evaluation.patch_zero_shot import (
     patch_logits,
 )
 from mmdtm.io import write_text
+
+KEY = [
+    Patch(color=np.divide(color, 255), label=text)
+    for color, text in (
+        (vis.RIGHT, 'right (with a dot)'),
+        (vis.WRONG[0], 'wrong, near'),
+        (vis.WRONG[1], 'wrong, far off'),
+    )
+]
 
 
 def parse_args(argv):
@@ -111,8 +122,8 @@ def draw_panel(
     target: int,
     names: list[str],
     boxes: np.ndarray,
-) -> np.ndarray:
-    """One picture of Figure 2 with its count of right patches and its boxes' classes.
+) -> tuple[np.ndarray, str]:
+    """One picture of Figure 2; its count of right patches and its boxes' classes.
 
     Args:
         image: uint8 (H, W, 3), fitted to the grid.
@@ -131,14 +142,11 @@ def draw_panel(
         f'{right.sum()} of {right.size} patches right; together: {names[said]} '
         + ('\u2713' if said == target else '\u2717')
     ]
-    blocks = [drawn, vis.text_block(lines, image.shape[1], size=13)]
-    if boxes.any():
-        lines = [
-            classes_in(predicted[boxes == number], target, names)
-            for number in range(1, boxes.max() + 1)
-        ]
-        blocks.append(vis.badge_key(lines, image.shape[1]))
-    return vis.stack(blocks, axis=0, gap=4)
+    for number in range(1, boxes.max() + 1):
+        said = classes_in(predicted[boxes == number], target, names)
+        lines.append(f'{number}: {said}')
+    width = max(20, image.shape[1] // 7)  # letters
+    return drawn, '\n'.join(shorten(line, width, placeholder=' …') for line in lines)
 
 
 def analyse(args: argparse.Namespace) -> Iterator[dict]:
@@ -156,15 +164,14 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
         _, tokens = clip(view)
         pixels = vis.denormalize(view, clip.mean, clip.std)[0]
         image = vis.fit_to_grid(pixels, clip.grid_size, args.side)
-        key = vis.correctness_key(image.shape[1])
-        columns = [vis.stack([vis.draw_boxes(image, boxes), key], axis=0, gap=4)]
+        panels = [(vis.draw_boxes(image, boxes), '')]
         right = []
         for assignment in (None, morph_tokens(tokens, remain, args.num_iters)):
             features = patch_features(tokens, assignment)
             logits = patch_logits(features, classifier, clip.scale)
             true = torch.tensor([target], device=logits.device)
             found = judge(logits, true, distances)
-            columns.append(draw_panel(image, found, target, classes.names, boxes))
+            panels.append(draw_panel(image, found, target, classes.names, boxes))
             right.append(int(found.right.sum()))
         titles = [
             f'{path.name}: {name}',
@@ -172,7 +179,12 @@ def analyse(args: argparse.Namespace) -> Iterator[dict]:
             f'with morphing: {remain} tokens, {args.num_iters} iterations',
         ]
         file = args.out / picture_name(path, taken)
-        vis.save_png(vis.sheet([columns], titles), file)
+        page = vis.sheet([[picture for picture, _ in panels]], titles)
+        for axis, (_, text) in zip(page.axes, panels, strict=True):
+            axis.set_xlabel(text, loc='left')
+        place = dict(loc='upper left', bbox_to_anchor=(0, 0), frameon=False)
+        page.axes[0].legend(handles=KEY, **place)
+        vis.save_figure(page, file)
         yield dict(
             image=str(path),
             label=name,

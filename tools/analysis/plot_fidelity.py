@@ -36,7 +36,7 @@ from mmdtm.cli.scripts import script_parser  # noqa: E402
 from mmdtm.datasets.transforms import BlockMaskGenerator  # noqa: E402
 from mmdtm.morphing import DynamicSchedule, effective_schedule  # noqa: E402
 from mmdtm.report.text import markdown_table  # noqa: E402
-from mmdtm.visualization import LINE_COLORS  # noqa: E402
+from mmdtm.visualization import LINE_COLORS, save_figure  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SIZE = (10, 3.6)
@@ -234,8 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     # Here the frames stay, and without lines within.
     plt.style.use({'figure.constrained_layout.use': True, 'legend.frameon': False})
     figure = PICTURES[args.picture](args)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=110)
+    save_figure(figure, args.out, dpi=110)
     print(f'wrote {args.out}')
 
 

@@ -30,7 +30,7 @@ from mmdtm.training_log import (  # noqa: E402
     pretrained_epochs,
     read_training_log,
 )
-from mmdtm.visualization import LINE_COLORS, PLOT_STYLE  # noqa: E402
+from mmdtm.visualization import LINE_COLORS, PLOT_STYLE, save_figure  # noqa: E402
 
 LINE_STYLES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX'
@@ -211,8 +211,7 @@ def main(argv: list[str] | None = None) -> None:
             problem = f'No {rows} row has "{key}"; the logs hold: {", ".join(held)}.'
             print(problem, file=sys.stderr)
     figure = draw(runs, args.loss, accuracy, args.smooth, args.x)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=160)
+    save_figure(figure, args.out, dpi=160)
     plt.close(figure)
     print(f'wrote {args.out}')
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clip_options import add_clip_options, clip_arguments, picture_name, read_views
+from matplotlib.figure import Figure
 
 from mmdtm import visualization as vis
 from mmdtm.cli.scripts import script, script_parser
@@ -50,7 +51,7 @@ def draw_image(
     num_morphed: list[int],
     num_iters: list[int],
     fill: str,
-) -> np.ndarray:
+) -> Figure:
     """A table of groupings of one image, an N_m a column and a k a row.
 
     Args:
@@ -64,25 +65,25 @@ def draw_image(
     Raises:
         ValueError: If an N_m is not in [1, N] or a k below 1.
     """
-    height, width = image.shape[:2]
-    rows = []
+    rows, labels_below = [], []
     for k in num_iters:
-        label = np.full((height, 70, 3), 255, np.uint8)
-        label[height // 2 - 11 : height // 2 + 11] = vis.text_block([f'k = {k}'], 70)
-        row = [label]
-        row.append(image if not rows else np.full_like(image, 255))
+        row = [None if rows else image]
+        labels_below.append('')
         for remain in num_morphed:
             schedule = merge_schedule(tokens.shape[1], remain, k)
             assignment = bipartite_matching(tokens, schedule)
             labels = assignment.labels[0].cpu().numpy().reshape(grid)
+            row.append(vis.draw_groups(image, labels, fill))
             note = f'stops at {assignment.num_morphed} tokens'
-            note = '' if assignment.num_morphed == remain else note
-            text = vis.text_block([note], width, size=12, faint=True)
-            picture = vis.draw_groups(image, labels, fill)
-            row.append(vis.stack([picture, text], axis=0, gap=0))
+            labels_below.append('' if assignment.num_morphed == remain else note)
         rows.append(row)
-    titles = ['', f'{tokens.shape[1]} tokens']
-    return vis.sheet(rows, titles + [f'N_m = {remain}' for remain in num_morphed])
+    titles = [f'N_m = {remain}' for remain in num_morphed]
+    page = vis.sheet(rows, [f'{tokens.shape[1]} tokens', *titles])
+    for axis, note in zip(page.axes, labels_below, strict=True):
+        axis.set_xlabel(note)
+    for axis, k in zip(page.axes[:: 1 + len(num_morphed)], num_iters, strict=True):
+        axis.set_ylabel(f'k = {k}')
+    return page
 
 
 def find_all(paths: list[Path]) -> list[Path]:
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         tokens = generator(view)
         page = draw_image(image, tokens, grid, num_morphed, args.num_iters, args.fill)
         file = args.out / picture_name(path, names)
-        vis.save_png(page, file)
+        vis.save_figure(page, file)
         print(f'wrote {file}')
     if not names:
         raise ValueError('No image could be read. Name others.')

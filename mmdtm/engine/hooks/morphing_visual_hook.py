@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmdtm.visualization import denormalize, morphing_sheet
+from mmdtm.visualization import denormalize, morphing_sheet, render
 
 
 @HOOKS.register_module()
@@ -117,14 +117,9 @@ class MorphingVisualHook(Hook):
             view,
             *(norm.flatten().tolist() for norm in preprocessor.view_norm(place)),
         )
-        return morphing_sheet(
-            images,
-            masks,
-            assignments,
-            part.target_generator.grid_size,
-            self.fill,
-            self.side,
-        )
+        grid = part.target_generator.grid_size
+        page = morphing_sheet(images, masks, assignments, grid, self.fill, self.side)
+        return render(page)
 
 
 def _unwrapped(runner: Runner) -> Any:

@@ -20,16 +20,19 @@ def test_each_cell_shows_its_grouping(tool):
     )
     tokens = torch.randn(1, 16, 8)
     page = tool.draw_image(image, tokens, (4, 4), [12, 5], [1, 3], 'palette')
-    for row, k in enumerate((1, 3)):
-        for column, remain in enumerate((12, 5)):
+    axes = iter(page.axes)
+    for k in (1, 3):
+        first = next(axes)
+        assert first.get_ylabel() == f'k = {k}'
+        assert len(first.get_images()) == (k == 1)
+        for remain in (12, 5):
             labels = bipartite_matching(tokens, merge_schedule(16, remain, k)).labels
-            top = 12 + 24 + row * (64 + 22 + 12)
-            left = 12 + 70 + 12 + (column + 1) * 76
             expected = vis.draw_groups(image, labels.reshape(4, 4).numpy())
-            assert np.array_equal(page[top : top + 64, left : left + 64], expected)
-            note = page[top + 64 : top + 86, left : left + 64]
+            axis = next(axes)
+            (drawn,) = axis.get_images()
+            assert np.array_equal(drawn.get_array(), expected)
             unreached = (k, remain) == (1, 5)
-            assert (note.min() < 200) == unreached
+            assert axis.get_xlabel() == 'stops at 8 tokens' * unreached
 
 
 def test_tool_draws_photographs_and_names_what_it_cannot_read(
@@ -43,7 +46,7 @@ def test_tool_draws_photographs_and_names_what_it_cannot_read(
     assert f'left out: {bad} cannot be read' in capsys.readouterr().err
     assert sorted(file.name for file in out.iterdir()) == ['hen_0.png', 'hen_1.png']
     # The photograph and 12, 8, 4 and 1 of the 16 tokens.
-    assert Image.open(out / 'hen_0.png').width == 24 + 70 + 5 * (64 + 12)
+    assert Image.open(out / 'hen_0.png').width > 5 * 64 + 4 * 12
 
 
 @pytest.mark.parametrize(
