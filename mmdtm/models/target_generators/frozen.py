@@ -13,6 +13,12 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmdtm.models.target_generators.half_weights import (
+    HalfWeight,
+    find_half_weights,
+    in_place,
+)
+
 
 class Tower(NamedTuple):
     """A network, and what its images and patches are like.
@@ -44,7 +50,8 @@ class FrozenTower(nn.Module):
     SyncBatchNorm conversion cannot change it, and ``train()`` does not reach
     it. It does follow the model to its device, and a deep copy copies it too.
     Its weights stay in float32; on a CUDA device the forward pass runs in half
-    precision under autocast.
+    precision under autocast, which finds those that it would cast in every pass
+    cast already: they are held in both precisions from the first pass on.
 
     Args:
         build: Called once, with ``weights`` or, for random weights, with
@@ -68,6 +75,7 @@ class FrozenTower(nn.Module):
 
     teacher: Any  # the network; its library does not say what is in it
     view: int  # which of the preprocessor's views it takes, once there is one
+    _half_weights: list[HalfWeight] | None  # None before the first pass
 
     def __init__(
         self,
@@ -208,6 +216,7 @@ class FrozenTower(nn.Module):
             )
             self.input_size = input_size
         self.image_size = img_size
+        self._half_weights = None
 
     @torch.no_grad()
     def run(self, function: Callable[[Tensor], Any], images: Tensor) -> Any:
@@ -253,7 +262,15 @@ class FrozenTower(nn.Module):
         with torch.autocast(
             device_type, dtype=self._precision if half else None, enabled=half
         ):
-            return function(images)
+            if not half or torch.compiler.is_compiling():
+                return function(images)
+            if self._half_weights is None:
+                result, self._half_weights = find_half_weights(
+                    self.teacher, self._precision, lambda: function(images)
+                )
+                return result
+            with in_place(self._half_weights):
+                return function(images)
 
     def train(self, mode: bool = True) -> FrozenTower:
         """Stay in eval mode, whatever ``mode`` is."""
@@ -274,6 +291,7 @@ class FrozenTower(nn.Module):
         return self
 
     def _choose_precision(self) -> None:
+        self._half_weights = None
         device = next(self.teacher.parameters()).device
         if self.dtype is not None:
             self._precision = getattr(torch, self.dtype)

@@ -246,27 +246,40 @@ def plain_tower(tower: Any) -> Any:
     return tower
 
 
+FACTOR = 1.702  # QuickGELU's
+
+
 class QuickGELUFeedForward(nn.Sequential):
     """open_clip's feed-forward part with QuickGELU, x * sigmoid(1.702 x).
 
     That is silu(1.702 x) / 1.702, and the products on both sides have the factors for
     free: 2 passes over the widest tensor of a layer instead of 7.
+
+    Attributes:
+        bias: The first product's, scaled.
     """
 
     c_fc: nn.Linear
     c_proj: nn.Linear
+    bias: Tensor
 
     def __init__(self, c_fc: nn.Linear, gelu: nn.Module, c_proj: nn.Linear) -> None:
         super().__init__(OrderedDict(c_fc=c_fc, gelu=gelu, c_proj=c_proj))
+        self.register_buffer('bias', None, persistent=False)
+        self.register_load_state_dict_post_hook(_scale_bias)
+        _scale_bias(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to the same shape."""
-        widen, narrow, factor = self.c_fc, self.c_proj, 1.702
-        rows = x.flatten(0, -2)
-        wide = torch.addmm(factor * widen.bias, rows, widen.weight.t(), alpha=factor)
+        narrow, rows = self.c_proj, x.flatten(0, -2)
+        wide = torch.addmm(self.bias, rows, self.c_fc.weight.t(), alpha=FACTOR)
         wide = F.silu(wide, inplace=not wide.requires_grad)
-        rows = torch.addmm(narrow.bias, wide, narrow.weight.t(), alpha=1 / factor)
+        rows = torch.addmm(narrow.bias, wide, narrow.weight.t(), alpha=1 / FACTOR)
         return rows.view(x.shape)
+
+
+def _scale_bias(layer: QuickGELUFeedForward, *_: object) -> None:
+    layer.bias = FACTOR * layer.c_fc.bias.detach()
 
 
 def _load(

@@ -23,6 +23,7 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from tiny import shake
 
 from mmdtm.models.target_generators import OpenCLIPGenerator, TimmGenerator
+from mmdtm.models.target_generators.half_weights import without_fast_path
 
 VIT = dict(embed_dim=24, depth=2, num_heads=2)
 THIN = {
@@ -246,6 +247,17 @@ def tokens_in_another_grid(generator, side=3):
     return images, tokens
 
 
+def check_half_precision(generator, images):
+    """Weights that were cast once give what autocast gives, to the bit."""
+    generator.dtype = 'bfloat16'
+    generator._choose_precision()
+    autocast = torch.autocast('cpu', torch.bfloat16)
+    with torch.no_grad(), autocast, without_fast_path():
+        expected = generator.extract_tokens(images).float()
+    assert torch.equal(generator(images), expected) and generator._half_weights
+    assert torch.equal(generator(images), expected)
+
+
 @pytest.mark.parametrize('kind', OPEN_CLIP)
 def test_tokens_of_open_clips_towers_are_those_by_hand(kind, tmp_path):
     tower, width, by_hand = OPEN_CLIP[kind]
@@ -268,6 +280,7 @@ def test_tokens_of_open_clips_towers_are_those_by_hand(kind, tmp_path):
         expected = by_hand(reference, images)
     assert expected.std(dim=1).mean() > 1e-3  # from patch to patch
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-5)
+    check_half_precision(generator, images)
 
 
 @pytest.mark.parametrize('kind', TIMM)
@@ -283,6 +296,7 @@ def test_tokens_of_timms_networks_are_those_by_hand(kind):
         expected = by_hand(resized(reference, generator.input_size), images)
     assert expected.std(dim=1).mean() > 1e-3  # from patch to patch
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-5)
+    check_half_precision(generator, images)
 
 
 def resized(network, size):
