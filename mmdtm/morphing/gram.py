@@ -6,6 +6,9 @@ tokens with each other, so the tokens are multiplied once, and no iteration
 costs more for wider tokens.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -14,6 +17,9 @@ from .checks import require_finite, working_dtype
 
 def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
     """Multiply all tokens of an image with each other: G = V V^T.
+
+    Tokens in half precision go through a GPU's TF32 units, which have room for every
+    bit of them; others would be rounded there, and do not.
 
     Args:
         tokens: Floating point (B, N, C).
@@ -27,12 +33,32 @@ def gram_matrix(tokens: Tensor, check_finite: bool) -> Tensor:
     Raises:
         ValueError: If a token is not finite, or so large that its square is not.
     """
-    with torch.autocast(tokens.device.type, enabled=False):
+    half = tokens.dtype in (torch.bfloat16, torch.float16)
+    units = _tf32() if half and not torch.compiler.is_compiling() else nullcontext()
+    with torch.autocast(tokens.device.type, enabled=False), units:
         v = tokens.to(working_dtype(tokens.dtype))
         gram = v @ v.transpose(1, 2)
     if check_finite:
         require_finite(squared_norms(gram))
     return gram
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Allow TF32 in products of float32 on a GPU."""
+    matmul = torch.backends.cuda.matmul
+    new = hasattr(matmul, 'fp32_precision')  # torch 2.9; the old name sets both
+    before = matmul.fp32_precision if new else matmul.allow_tf32
+    if before in ('tf32', True):
+        yield
+        return
+    matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = False
+        if new:
+            matmul.fp32_precision = before
 
 
 def squared_norms(gram: Tensor) -> Tensor:

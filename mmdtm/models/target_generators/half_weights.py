@@ -47,18 +47,16 @@ def find_half_weights(
     stance = torch.compiler.set_stance('force_eager')
     with stance, without_fast_path(), _Uses(dtype) as uses:
         result = forward()
-    found, halves = [], {}
+    found = []
     for module in network.modules():
         for place in (module._parameters, module._buffers):
             for name, full in place.items():
                 if full is None or _storage(full) not in uses.cast - uses.read:
                     continue
-                if full not in halves:  # which may have several places
-                    half = full.to(dtype)
-                    if isinstance(full, nn.Parameter):
-                        half = nn.Parameter(half, requires_grad=False)
-                    halves[full] = half
-                found.append(HalfWeight(place, name, full, halves[full]))
+                half = full.to(dtype)
+                if isinstance(full, nn.Parameter):
+                    half = nn.Parameter(half, requires_grad=False)
+                found.append(HalfWeight(place, name, full, half))
     return result, found
 
 

@@ -216,8 +216,10 @@ def test_normalisation_is_the_networks_unless_given():
     assert (generator.mean, generator.std) == ([7, 8, 9], [1, 1, 1])
 
 
-def test_targets_are_tokens_and_what_the_morphing_makes_of_them():
-    generator, images = Linear(), torch.randn(2, 3, 8, 8, requires_grad=True)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_targets_are_tokens_and_what_the_morphing_makes_of_them(dtype):
+    generator = Linear(dtype=dtype)
+    images = torch.randn(2, 3, 8, 8, requires_grad=True)
     seen = []
 
     def morphing(tokens):
@@ -225,7 +227,9 @@ def test_targets_are_tokens_and_what_the_morphing_makes_of_them():
         return [TokenAssignment.identity(*tokens.shape[:2])]
 
     tokens, (assignment,) = generator.targets(images, morphing)
-    assert torch.equal(tokens, generator(images)) and seen[0] is tokens
+    assert torch.equal(tokens, generator(images)) and torch.equal(*seen, tokens)
+    assert tokens.dtype == torch.float32
+    assert seen[0].dtype == getattr(torch, dtype)  # for products that are cheaper
     assert assignment.num_morphed == 4 and not tokens.requires_grad
     generator.check_morphing(morphing)
     with pytest.raises(ValueError, match='Linear does not merge.*Give a morphing'):
