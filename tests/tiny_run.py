@@ -15,8 +15,11 @@ from types import ModuleType
 from unittest import mock
 
 import numpy as np
+from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from PIL import Image
 
@@ -143,6 +146,38 @@ def run_shell(name: str, *args, **env) -> subprocess.CompletedProcess:
         text=True,
         timeout=300,
     )
+
+
+def train_dtm(
+    folder: Path, *hooks: Hook, change: Callable = lambda model: None, **options
+) -> Runner:
+    """Trains the paper's config, small, for 8 steps, a log line every 4.
+
+    Args:
+        folder: Gets ``images`` and ``run``.
+        hooks: Of the runner, beside the config's.
+        change: Called with the model before the first step.
+        options: Merged into the config.
+    """
+    from mmdtm.engine.launch import build_runner
+    from mmdtm.smoke import shrink
+
+    cfg = Config.fromfile(ROOT / 'configs/dtm_vit-b_300e.py')
+    cfg = shrink(cfg, folder / 'images')
+    cfg.merge_from_dict(options)
+    cfg.work_dir, cfg.launcher = str(folder / 'run'), 'none'
+    cfg.train_cfg = dict(by_epoch=False, max_iters=8)
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=False)
+    cfg.default_hooks.logger.interval = 4
+    cfg.default_hooks.checkpoint.update(interval=4, by_epoch=False)
+    cfg.param_scheduler = []
+    with forget_new(DefaultScope, MessageHub, MMLogger, Visualizer):
+        runner = build_runner(cfg)
+        change(runner.model)
+        for hook in hooks:
+            runner.register_hook(hook)
+        runner.train()
+    return runner
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -2,19 +2,16 @@
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
-from tiny_run import forget_new, log_rows
+from tiny_run import log_rows, train_dtm
 
-from mmdtm.engine.launch import build_runner
-from mmdtm.smoke import BATCH, shrink
+from mmdtm.smoke import BATCH
 
 CONFIG = Path(__file__).parents[2] / 'configs/dtm_vit-b_300e.py'
 # What brings a value from the device to Python.
@@ -59,25 +56,9 @@ def state_of(runner) -> list[torch.Tensor]:
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """Trains the paper's config, small, for 8 steps, a log line every 4."""
+    """`train_dtm` here, watched."""
     watch = Watch(monkeypatch)
-
-    def run(change=lambda model: None, **options):
-        cfg = shrink(Config.fromfile(CONFIG), tmp_path / 'images')
-        cfg.merge_from_dict(options)
-        cfg.work_dir, cfg.launcher = str(tmp_path / 'run'), 'none'
-        cfg.train_cfg = dict(by_epoch=False, max_iters=8)
-        cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=False)
-        cfg.default_hooks.logger.interval = 4
-        cfg.default_hooks.checkpoint.update(interval=4, by_epoch=False)
-        cfg.param_scheduler = []
-        with forget_new(DefaultScope, MessageHub, MMLogger, Visualizer):
-            runner = build_runner(cfg)
-            change(runner.model)
-            runner.register_hook(watch)
-            runner.train()
-        return runner
-
+    run = partial(train_dtm, tmp_path, watch)
     run.watch, run.folder = watch, tmp_path / 'run'
     return run
 
@@ -111,7 +92,7 @@ def test_a_step_that_is_not_finite_changes_nothing(train, part):
 
     match = 'loss of step 6' if part == 'loss' else r'gradient of step 6.*projection'
     with pytest.raises(FloatingPointError, match=match):
-        train(breaks)
+        train(change=breaks)
     before, after, later = train.watch.states[4:7]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(after, later, strict=True))

@@ -190,7 +190,7 @@ def kept(cfg: Config, batch_size: int) -> dict[str, int]:
 
     Returns:
         ``'model'``: parameters, gradients and AdamW's moments; ``'teacher'``: its
-        parameters; ``'step'``: the rest, activations above all.
+        parameters, in both precisions; ``'step'``: the rest, activations above all.
     """
     with fake_gpu():
         step = Step(cfg, batch_size)
@@ -201,7 +201,9 @@ def kept(cfg: Config, batch_size: int) -> dict[str, int]:
         with tracker:
             step.learn()
         (peak,) = tracker.get_tracker_snapshot('peak').values()
-        teacher = sum(map(size, step.model.target_generator.teacher.parameters()))
+        tower = step.model.target_generator
+        halves = [weight.half for weight in tower._half_weights]
+        teacher = sum(map(size, [*tower.teacher.parameters(), *halves]))
     states = (_MemRefType.PARAM, _MemRefType.GRAD, _MemRefType.OPT)
     return dict(
         model=16 * sum(p.numel() for p in step.parameters),

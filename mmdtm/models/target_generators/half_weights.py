@@ -98,7 +98,8 @@ class _Uses(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if not operation.is_view:
+        # Views read nothing, nor do questions about devices, of fake tensors.
+        if not operation.is_view and operation.namespace != 'prim':
             copies = operation is torch.ops.aten._to_copy.default
             casts = copies and kwargs.get('dtype') == self.dtype
             leaves = tree_leaves((args, kwargs))
