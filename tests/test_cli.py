@@ -65,6 +65,7 @@ def test_a_config_is_printed_with_what_it_inherits(capsys, tmp_path):
     assert Config.fromfile(tmp_path / 'printed.py').to_dict() == expected.to_dict()
 
 
+@pytest.mark.slow
 def test_train_and_compare_its_folder(tmp_path, capsys):
     config = write_config(
         tmp_path, "default_hooks = dict(run_record=dict(type='RunRecordHook'))"

@@ -1,6 +1,7 @@
 """What the quickstart runs: the stages of each seed, and those that come once."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -114,6 +115,12 @@ def make_job(
     )  # fmt: skip
 
 
+@functools.cache
+def read_config(path: Path) -> Config:
+    """A config, read once for all its runs."""
+    return Config.fromfile(path, import_custom_modules=False)
+
+
 class Plan:
     """The stages of one seed.
 
@@ -148,7 +155,7 @@ class Plan:
 
     def train(self, config: Path, work_dir: Path, options: dict, processes: int):
         """Command line and last checkpoint of a training run."""
-        cfg = Config.fromfile(config, import_custom_modules=False)
+        cfg = read_config(config)
         length = cfg.train_cfg
         unit, most = (
             ('epoch', length.max_epochs)

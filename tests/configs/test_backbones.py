@@ -148,8 +148,8 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
     """mmpretrain's own classes would log what they lack, and train on."""
     made = tmp_path / 'made'
     deit, swin = files('deit3-s')[1], files('swin-t')[1]
-    runner = small(deit, made, tmp_path / 'deit')
-    backbone = runner.model.backbone
+    models = {c: small(c, made, tmp_path / 'refused').model for c in (deit, swin)}
+    backbone = models[deit].backbone
     state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
     lacking = {k: v for k, v in state.items() if 'layers.3.' not in k}
     other = dict(state, **{'backbone.ln2.weight': torch.zeros(7)})
@@ -164,9 +164,8 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
         path = tmp_path / 'start.pth' if weights else ''
         if weights:
             torch.save(dict(state_dict=weights), path)
-        runner = small(config, made, tmp_path / 'refused')
-        runner.model.backbone.init_cfg = dict(
+        models[config].backbone.init_cfg = dict(
             type='Pretrained', checkpoint=str(path), prefix='backbone.'
         )
         with pytest.raises(ValueError, match=message):
-            runner.model.init_weights()
+            models[config].init_weights()

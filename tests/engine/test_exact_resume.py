@@ -93,6 +93,14 @@ def train(config: Path, work_dir: Path, *args, stop: int | None = None) -> list:
     return Steps.rows
 
 
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory) -> tuple[Path, Path, list]:
+    """A run's config, its folder, and its steps."""
+    folder = tmp_path_factory.mktemp('unbroken')
+    config = write_config(folder, EXTRA)
+    return config, folder / 'whole', train(config, folder / 'whole')
+
+
 def check(tmp_path: Path, extra: str, last: int, stops=None) -> Path:
     """Resume a run's checkpoints of some steps, and compare what that did."""
     config = write_config(tmp_path, EXTRA + extra)
@@ -119,6 +127,7 @@ def check(tmp_path: Path, extra: str, last: int, stops=None) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_epochs(tmp_path):
     """Also after the last step of an epoch, whose validation then comes first."""
     check(tmp_path, '', 12)
@@ -175,11 +184,11 @@ def test_a_run_without_a_seed_goes_on_with_its_own(tmp_path):
     assert again[:4] == whole[3:]
 
 
-def test_another_batch_size_keeps_the_order_and_says_so(tmp_path, capfd):
-    config = write_config(tmp_path, EXTRA)
-    whole = train(config, tmp_path / 'whole')
+@pytest.mark.slow
+def test_another_batch_size_keeps_the_order_and_says_so(unbroken, tmp_path, capfd):
+    config, folder, whole = unbroken
     options = ('--cfg-options', 'train_dataloader.batch_size=2')
-    start = ('--resume', tmp_path / 'whole/iter_2.pth')
+    start = ('--resume', folder / 'iter_2.pth')
     rest = train(config, tmp_path / 'run', *start, *options)
     assert 'saved with total_batch_size=3, and this run has 2' in capfd.readouterr().out
 
@@ -190,10 +199,10 @@ def test_another_batch_size_keeps_the_order_and_says_so(tmp_path, capfd):
     assert images(rest)[10:26] == images(whole)[16:32]
 
 
-def test_weights_alone_start_at_the_beginning(tmp_path):
-    config = write_config(tmp_path, EXTRA)
-    whole = train(config, tmp_path / 'whole')
-    load = ('--cfg-options', f'load_from={tmp_path}/whole/iter_5.pth')
+@pytest.mark.slow
+def test_weights_alone_start_at_the_beginning(unbroken, tmp_path):
+    config, folder, whole = unbroken
+    load = ('--cfg-options', f'load_from={folder}/iter_5.pth')
     assert [row[3] for row in train(config, tmp_path / 'b', *load)] == [
         row[3] for row in whole
     ]

@@ -102,6 +102,7 @@ def test_a_step_that_is_not_finite_changes_nothing(train, part):
     assert record['step'] == 6 and len(record['img_paths']) == BATCH
 
 
+@pytest.mark.slow
 def test_logged_values_are_those_of_mmengine(train, tmp_path):
     train()
     rows = log_rows(train.folder)

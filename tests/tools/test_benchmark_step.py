@@ -165,6 +165,7 @@ def test_release_style__same_attention():
     torch.testing.assert_close(release_style.attend(layer, x, bias), layer(x, bias))
 
 
+@pytest.mark.slow
 def test_scaling__axes_processes_and_picture(tmp_path, monkeypatch):
     commands, run = [], scaling.subprocess.run
 

@@ -143,19 +143,12 @@ def test_without_a_checkpoint_the_random_start_of_a_seed(tool, world, monkeypatc
 
 def test_bad_input_is_named(tool, world, monkeypatch):
     root, _ = world
-    with pytest.raises(FileNotFoundError, match=r'no\.pth: no such checkpoint'):
-        run(tool, monkeypatch, root / 'small.py', root / 'no.pth', '--data-root', root)
     with pytest.raises(FileNotFoundError, match=r'nowhere/train is missing'):
         run(tool, monkeypatch, root / 'small.py', '--data-root', root / 'nowhere')
+    backbone = tool.FrozenBackbone(Config.fromfile(root / 'small.py')).backbone
+    with pytest.raises(FileNotFoundError, match=r'no\.pth: no such checkpoint'):
+        tool.load_backbone(backbone, str(root / 'no.pth'))
     torch.save(dict(state_dict={'fc.weight': torch.zeros(1)}), root / 'other.pth')
-    with pytest.raises(
-        ValueError, match=r'other\.pth: .*the checkpoint has only fc\.weight'
-    ):
-        run(
-            tool,
-            monkeypatch,
-            root / 'small.py',
-            root / 'other.pth',
-            '--data-root',
-            root,
-        )
+    expected = r'other\.pth: .*the checkpoint has only fc\.weight'
+    with pytest.raises(ValueError, match=expected):
+        tool.load_backbone(backbone, str(root / 'other.pth'))

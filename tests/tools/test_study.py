@@ -130,6 +130,7 @@ def test_shifted_copies_are_the_same_at_each_call_and_as_strong_as_said():
     assert width == pytest.approx(probe_student.BLUR, rel=0.1)
 
 
+@pytest.mark.slow
 def test_probes_of_a_config(root, tmp_path):
     config = tmp_path / 'small.py'
     config.write_text(f"""
@@ -162,6 +163,7 @@ def finish(made: study.Study, trial: study.Trial, linear: float) -> None:
     (folder / 'epoch_1.pth').touch()
 
 
+@pytest.mark.slow
 def test_each_arm_has_the_same_number_of_tuning_runs_and_takes_its_best(tmp_path):
     made = plan(tmp_path)
     for arm in study.ARMS:

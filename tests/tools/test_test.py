@@ -90,6 +90,7 @@ def test_a_classifiers_predictions_and_pictures_are_written(tmp_path, classifier
     assert {path.name[0] for path in show.glob('*.png')} == {'0', '4'}
 
 
+@pytest.mark.slow
 def test_a_segmentors_metrics_and_pictures_are_written(tmp_path, segmentor):
     out, show = tmp_path / 'metrics.json', tmp_path / 'show'
     run_tool('test.py', *segmentor, '--out', out, '--show-dir', show)
@@ -103,6 +104,7 @@ def test_a_segmentors_metrics_and_pictures_are_written(tmp_path, segmentor):
     assert (pixels[..., 0] > pixels[..., 2] + 50).any()
 
 
+@pytest.mark.slow
 def test_test_time_augmentation_needs_its_config_and_keeps_the_metrics(
     tmp_path, segmentor
 ):
