@@ -21,23 +21,16 @@ from mmdtm.hub import get_model
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = script_parser(__doc__, 'mmdtm embed')
-    parser.add_argument('folder', help='of images, in any tree')
-    parser.add_argument(
-        '--checkpoint', required=True, help='of a pre-training or a fine-tuning'
-    )
-    parser.add_argument('--config', help='file or name, for any other backbone')
-    parser.add_argument('--out', required=True, metavar='FILE.npy')
-    parser.add_argument(
-        '--tokens', action='store_true', help='all patch tokens instead of their mean'
-    )
-    parser.add_argument('--batch-size', type=int, default=32, help='images at a time')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=min(4, os.cpu_count() or 1),
-        help='processes that read images',
-    )
-    parser.add_argument('--device', help='cuda, cpu, ...; cuda where there is one')
+    add = parser.add_argument
+    add('folder', help='of images, in any tree')
+    add('--checkpoint', required=True, help='of a pre-training or a fine-tuning')
+    add('--config', help='file or name, for any other backbone')
+    add('--out', required=True, metavar='FILE.npy')
+    add('--tokens', action='store_true', help='all patch tokens instead of their mean')
+    add('--batch-size', type=int, default=32, help='images at a time')
+    text = 'processes that read images'
+    add('--workers', type=int, default=min(4, os.cpu_count() or 1), help=text)
+    add('--device', help='cuda, cpu, ...; cuda where there is one')
     args = parser.parse_args(argv)
     if not args.out.endswith('.npy'):
         parser.error(f'--out {args.out}: name a file that ends in .npy')

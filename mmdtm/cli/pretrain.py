@@ -75,28 +75,22 @@ default_hooks = dict(
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = script_parser(__doc__, 'mmdtm pretrain')
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--data',
         required=True,
         help='folder of images, in any tree; if it has train/ and val/, the first is '
         'learnt from, and the second asked',
     )
-    parser.add_argument('--out', help='folder for all; work_dirs/pretrain-NAME')
-    parser.add_argument('--arch', choices=('s', 'b', 'l'), default='s', help='size')
-    parser.add_argument(
-        '--teacher', help="file or tag of the CLIP ViT-B/16; OpenAI's, downloaded"
-    )
-    parser.add_argument('--gpus', type=int, default=1, help='processes')
-    parser.add_argument('--batch-size', type=int, help='images per process')
-    parser.add_argument('--epochs', type=int, help='2 or more, not those for the data')
-    parser.add_argument(
-        '--config-only', action='store_true', help='write config.py and stop'
-    )
-    parser.add_argument(
-        '--smoke',
-        action='store_true',
-        help='try it: a small model, two steps; in run-smoke and results-smoke',
-    )
+    add('--out', help='folder for all; work_dirs/pretrain-NAME')
+    add('--arch', choices=('s', 'b', 'l'), default='s', help='size')
+    add('--teacher', help="file or tag of the CLIP ViT-B/16; OpenAI's, downloaded")
+    add('--gpus', type=int, default=1, help='processes')
+    add('--batch-size', type=int, help='images per process')
+    add('--epochs', type=int, help='2 or more, not those for the data')
+    add('--config-only', action='store_true', help='write config.py and stop')
+    text = 'try it: a small model, two steps; in run-smoke and results-smoke'
+    add('--smoke', action='store_true', help=text)
     args = parser.parse_args(argv)
     for name, least in (('gpus', 1), ('batch_size', 1), ('epochs', 2)):
         value = getattr(args, name)

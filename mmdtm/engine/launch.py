@@ -28,12 +28,11 @@ from mmdtm.models.backbones.loading import check_upstream
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that training and testing have in common."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file, or name (mmdtm configs)')
-    parser.add_argument(
-        '--work-dir',
-        help='where logs and checkpoints go; work_dirs/<config name> by default',
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, or name (mmdtm configs)')
+    text = 'where logs and checkpoints go; work_dirs/<config name> by default'
+    add('--work-dir', help=text)
+    add(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -41,13 +40,13 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help="override parts of the config: train_cfg.max_epochs=2, key='[a,b]'",
     )
-    parser.add_argument(
+    add(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='who started the processes; tools/dist_*.sh and slurm_*.sh set it',
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add('--local_rank', '--local-rank', type=int, default=0)
     return parser
 
 

@@ -27,16 +27,16 @@ import kills  # noqa: E402
 import processes  # noqa: E402
 from runs import RECIPES, Recipe  # noqa: E402
 
+from mmdtm.cli.scripts import script_parser  # noqa: E402
+
 KILLS_OF_A_RUN = 6
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--kills', type=int, default=300, help='how many (300)')
-    parser.add_argument('--seed', type=int, default=0, help='of their moments (0)')
-    parser.add_argument('--jobs', type=int, default=2, help='attacks at once (2)')
+    parser = script_parser(__doc__)
+    parser.add_argument('--kills', type=int, default=300, help='how many')
+    parser.add_argument('--seed', type=int, default=0, help='of their moments')
+    parser.add_argument('--jobs', type=int, default=2, help='attacks at once')
     parser.add_argument('--work-dir', type=Path, default='work_dirs/attack')
     parser.add_argument('--only', metavar='REGEX', help='attacks whose names match')
     return parser.parse_args()

@@ -26,6 +26,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import mmdtm.plugin  # noqa: F401
+from mmdtm.cli.scripts import script_parser
 from mmdtm.datasets.transforms import BlockMaskGenerator
 from mmdtm.engine.launch import build_runner
 from mmdtm.engine.loops import ExactEpochBasedTrainLoop
@@ -41,9 +42,7 @@ PEAK_TFLOPS = dict(H200=989, H100=989, A100=312, L40S=362, V100=125)
 
 def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(description)
     parser.add_argument('--out', type=Path, help='write the values as JSON')
     return parser
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from contenders import Contender, print_table, take_turns, write_rows
 from torch import Tensor
 
+from mmdtm.cli.scripts import script_parser
 from mmdtm.io import write_text
 
 DTM = step.CONFIGS / f'{step.DTM}.py'
@@ -29,15 +30,12 @@ FAIR = ['--turn', '10', '--warmup', '10']
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu'))
-    parser.add_argument('--data', help="ImageNet's folder, for the loader")
-    parser.add_argument('--batch-size', type=int, default=128)
-    parser.add_argument(
-        '--only', nargs='+', choices=list(MEASUREMENTS), default=list(MEASUREMENTS)
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('--out', type=Path, default=Path('work_dirs/gpu'))
+    add('--data', help="ImageNet's folder, for the loader")
+    add('--batch-size', type=int, default=128)
+    add('--only', nargs='+', choices=list(MEASUREMENTS), default=list(MEASUREMENTS))
     return parser.parse_args(argv)
 
 

@@ -6,11 +6,12 @@ Processor seconds of fresh interpreters, in turns, so that what else the machine
 counts for both; the median of each.
 """
 
-import argparse
 import resource
 import statistics
 import subprocess
 import sys
+
+from mmdtm.cli.scripts import script_parser
 
 STATEMENTS = ('import mmpretrain', 'import mmdtm.plugin')
 
@@ -28,10 +29,8 @@ def processor_seconds(statement: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--repeats', type=int, default=5, help='of each import (5)')
+    parser = script_parser(__doc__)
+    parser.add_argument('--repeats', type=int, default=5, help='of each import')
     repeats = parser.parse_args().repeats
     for statement in STATEMENTS:  # once each for the disk's cache
         processor_seconds(statement)

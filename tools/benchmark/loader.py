@@ -33,15 +33,14 @@ FUSED = 'JitteredResizedCrop'
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = benchmark_parser(__doc__)
-    parser.add_argument('config', type=Path, help='a pre-training config')
-    parser.add_argument('--images', type=int, default=64, help='images for the stages')
-    parser.add_argument('--repeats', type=int, default=3, help='times each is loaded')
-    parser.add_argument(
-        '--workers', type=int, nargs='*', default=[0, 1, 2], help='numbers of workers'
-    )
-    parser.add_argument('--batches', type=int, default=10, help='timed for each number')
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    add = parser.add_argument
+    add('config', type=Path, help='a pre-training config')
+    add('--images', type=int, default=64, help='images for the stages')
+    add('--repeats', type=int, default=3, help='times each is loaded')
+    add('--workers', type=int, nargs='*', default=[0, 1, 2], help='numbers of workers')
+    add('--batches', type=int, default=10, help='timed for each number')
+    add('--batch-size', type=int, default=32)
+    add('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args(argv)
 
 

@@ -30,24 +30,17 @@ from mmdtm.morphing import (
 def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = benchmark_parser(__doc__)
-    parser.add_argument('--batch', type=int, default=64, help='images')
-    parser.add_argument('--tokens', type=int, default=196, help='N, tokens per image')
-    parser.add_argument('--channels', type=int, default=512, help='C of a token')
-    parser.add_argument(
-        '--num-morphed', type=int, help='N_m, groups per image (default: N / 2)'
-    )
-    parser.add_argument(
-        '--num-iters', type=int, nargs='+', default=[1, 7, 14], help='values of k'
-    )
-    parser.add_argument(
-        '--kmeans-iters', type=int, default=10, help="of Lloyd's algorithm"
-    )
-    parser.add_argument('--threads', type=int, help='CPU threads (default: all)')
-    parser.add_argument('--repeats', type=int, default=20, help='timed rounds')
-    parser.add_argument('--warmup', type=int, default=3, help='untimed rounds')
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
-    )
+    add = parser.add_argument
+    add('--batch', type=int, default=64, help='images')
+    add('--tokens', type=int, default=196, help='N, tokens per image')
+    add('--channels', type=int, default=512, help='C of a token')
+    add('--num-morphed', type=int, help='N_m, groups per image (default: N / 2)')
+    add('--num-iters', type=int, nargs='+', default=[1, 7, 14], help='values of k')
+    add('--kmeans-iters', type=int, default=10, help="of Lloyd's algorithm")
+    add('--threads', type=int, help='CPU threads (default: all)')
+    add('--repeats', type=int, default=20, help='timed rounds')
+    add('--warmup', type=int, default=3, help='untimed rounds')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
     args.num_morphed = args.num_morphed or max(1, args.tokens // 2)
     return args

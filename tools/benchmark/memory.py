@@ -9,7 +9,6 @@ convolutions, attention and views. Memory is what one process keeps at its peak,
 and as one of several that share the model out (ShardedRunner).
 """
 
-import argparse
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +27,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from mmdtm.cli.scripts import script_parser
 
 GB = 1e9
 # Compute decides what they cost, not memory.
@@ -214,14 +215,12 @@ def kept(cfg: Config, batch_size: int) -> dict[str, int]:
 
 def main(argv: list[str] | None = None) -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', type=Path, help='a pre-training config')
-    parser.add_argument('--batch-size', type=int, default=128, help='images')
-    parser.add_argument(
-        '--processes', type=int, nargs='+', default=[1, 8, 16], help='that share it out'
-    )
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add('config', type=Path, help='a pre-training config')
+    add('--batch-size', type=int, default=128, help='images')
+    text = 'that share it out'
+    add('--processes', type=int, nargs='+', default=[1, 8, 16], help=text)
     args = parser.parse_args(argv)
     counter = traffic(Config.fromfile(args.config), args.batch_size)
     parts: dict[str, Counter[str]] = {}

@@ -29,8 +29,7 @@ from contenders import (
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdtm.io import atomic_write
-from mmdtm.visualization import LINE_COLORS
+from mmdtm.visualization import LINE_COLORS, save_figure
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -50,22 +49,19 @@ DRAWN = ('teacher', 'student', 'matching', 'loss', 'backward', 'optimizer')
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = benchmark_parser(__doc__)
-    parser.add_argument('--batch', type=int, nargs='*', default=[2, 4, 8, 16])
-    parser.add_argument(
-        '--tokens', type=int, nargs='*', default=[49, 100, 196, 400], help='squares'
-    )
-    parser.add_argument('--iterations', type=int, nargs='*', default=[1, 5, 10, 14])
-    parser.add_argument(
-        '--width', type=int, nargs='*', default=[192, 384, 768], help='multiples of 64'
-    )
-    parser.add_argument('--processes', type=int, nargs='*', default=[1, 2])
-    parser.add_argument('--base-batch', type=int, default=8)
-    parser.add_argument('--base-tokens', type=int, default=196)
-    parser.add_argument('--base-width', type=int, default=384)
-    parser.add_argument('--layers', type=int, default=12, help="the student's")
-    parser.add_argument('--steps', type=int, default=14, help='of each point')
-    parser.add_argument('--warmup', type=int, default=1, help='untimed steps')
-    parser.add_argument('--smoke', action='store_true', help='a tiny teacher')
+    add = parser.add_argument
+    add('--batch', type=int, nargs='*', default=[2, 4, 8, 16])
+    add('--tokens', type=int, nargs='*', default=[49, 100, 196, 400], help='squares')
+    add('--iterations', type=int, nargs='*', default=[1, 5, 10, 14])
+    add('--width', type=int, nargs='*', default=[192, 384, 768], help='multiples of 64')
+    add('--processes', type=int, nargs='*', default=[1, 2])
+    add('--base-batch', type=int, default=8)
+    add('--base-tokens', type=int, default=196)
+    add('--base-width', type=int, default=384)
+    add('--layers', type=int, default=12, help="the student's")
+    add('--steps', type=int, default=14, help='of each point')
+    add('--warmup', type=int, default=1, help='untimed steps')
+    add('--smoke', action='store_true', help='a tiny teacher')
     return parser.parse_args(argv)
 
 
@@ -160,8 +156,7 @@ def draw(rows: list[dict], file: Path) -> None:
     figure.legend(
         *panels[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=7
     )
-    with atomic_write(file) as part:
-        figure.savefig(part, format='png', dpi=110)
+    save_figure(figure, file, dpi=110)
     plt.close(figure)
 
 

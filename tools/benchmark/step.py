@@ -54,41 +54,22 @@ COLUMNS = {
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = benchmark_parser(__doc__)
-    parser.add_argument(
-        'configs', nargs='*', type=Path, help="pre-training configs (table 11's)"
-    )
-    parser.add_argument('--batch-size', type=int, default=8, help='images per step')
-    parser.add_argument(
-        '--steps', type=int, default=28, help='timed steps of each; a multiple of 14'
-    )
-    parser.add_argument('--warmup', type=int, default=2, help='untimed steps of each')
-    parser.add_argument(
-        '--turn', type=int, default=1, help='steps that a contender takes at a time'
-    )
-    parser.add_argument(
-        '--compile', action='store_true', help='each config compiled, too'
-    )
-    parser.add_argument(
-        '--release-style',
-        action='store_true',
-        help="DTM with the release's ways of computing, too",
-    )
-    parser.add_argument(
-        '--token-wise', action='store_true', help='each config without morphing, too'
-    )
-    parser.add_argument(
-        '--real-data', action='store_true', help="load the config's images"
-    )
-    parser.add_argument(
-        '--smoke',
-        action='store_true',
-        help='tiny models, to try the tool: values mean nothing',
-    )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm'], default='none'
-    )
-    parser.add_argument('--local-rank', type=int, default=0)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    add = parser.add_argument
+    add('configs', nargs='*', type=Path, help="pre-training configs (table 11's)")
+    add('--batch-size', type=int, default=8, help='images per step')
+    add('--steps', type=int, default=28, help='timed steps of each; a multiple of 14')
+    add('--warmup', type=int, default=2, help='untimed steps of each')
+    add('--turn', type=int, default=1, help='steps that a contender takes at a time')
+    add('--compile', action='store_true', help='each config compiled, too')
+    text = "DTM with the release's ways of computing, too"
+    add('--release-style', action='store_true', help=text)
+    add('--token-wise', action='store_true', help='each config without morphing, too')
+    add('--real-data', action='store_true', help="load the config's images")
+    text = 'tiny models, to try the tool: values mean nothing'
+    add('--smoke', action='store_true', help=text)
+    add('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
+    add('--local-rank', type=int, default=0)
+    add('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     rows = (*ROWS, DTM, BASELINE)
