@@ -132,10 +132,7 @@ def outline(
 
 
 def group_colors(labels: np.ndarray) -> np.ndarray:
-    """One colour for each group; the larger two groups, the less alike.
-
-    Args:
-        labels: int (h, w), each cell's group.
+    """One colour for each group of ``labels``, int (h, w); larger ones less alike.
 
     Returns:
         (h, w, 3) on the 0-255 scale.
@@ -223,11 +220,9 @@ def draw_correctness(
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Frame boxes of cells, numbered 1, 2, ... at their upper left corner.
+    """Frame boxes of cells, and number them at their upper left corner.
 
-    Args:
-        image: What to draw on.
-        boxes: int (h, w): 1, 2, ... in a box, 0 outside of them.
+    ``boxes``, int (h, w), are 1, 2, ... in a box and 0 outside of them.
     """
     numbers = range(1, int(boxes.max()) + 1)
     framed = outline(image, boxes, _INK, width=4, only=numbers)

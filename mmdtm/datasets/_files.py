@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from mmengine.logging import MMLogger
 
@@ -46,3 +47,21 @@ def regular_files(folder: str, wanted: Callable[[str], bool]) -> list[str]:
             + '. Remove them, or put files in their place.'
         )
     return sorted(found)
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """Paths of all images in a tree, sorted.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    found, problem = [], 'does not exist'
+    if Path(folder).is_dir():
+        found = regular_files(str(folder), lambda p: p.lower().endswith(IMAGE_SUFFIXES))
+        problem = f'has no image ({", ".join(IMAGE_SUFFIXES)})'
+    if not found:
+        raise FileNotFoundError(
+            f'{folder} {problem}. Name a folder of images; they may lie in folders '
+            'below it.'
+        )
+    return found

@@ -14,7 +14,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 
-from mmdtm.datasets._files import IMAGE_SUFFIXES, regular_files
+from mmdtm.datasets._files import list_images
 from mmdtm.datasets.transforms.loading import BadImageError
 from mmdtm.hub import centre_pipeline
 from mmdtm.io import atomic_write
@@ -23,23 +23,6 @@ from mmdtm.io.weights import read_weights
 from mmdtm.models.onnx import Exportable
 
 from .features import pool
-
-
-def list_images(folder: str | Path) -> list[str]:
-    """Paths of all images in a tree, sorted.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    found = []
-    if Path(folder).is_dir():
-        found = regular_files(str(folder), lambda p: p.lower().endswith(IMAGE_SUFFIXES))
-    if not found:
-        raise FileNotFoundError(
-            f'{folder} has no image ({", ".join(IMAGE_SUFFIXES)}). Name a folder of '
-            'images; they may lie in folders below it.'
-        )
-    return found
 
 
 class Embedder:

@@ -12,10 +12,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmdtm.datasets._files import list_images
 from mmdtm.datasets.image_folder import imagenet_synsets
 from mmdtm.datasets.transforms.loading import MAX_PIXELS
-
-IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
 
 
 class ClassNames:
@@ -93,23 +92,7 @@ def find_images(path: str | Path) -> list[Path]:
         FileNotFoundError: If there is no such path or no image under it.
     """
     path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f'{path} does not exist. Name an image, or a folder of images.'
-        )
-    images = sorted(
-        file
-        for file in path.rglob('*')
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    )
-    if not images:
-        raise FileNotFoundError(
-            f'{path} has no image ({", ".join(sorted(IMAGE_SUFFIXES))}). Name a folder '
-            'that has some.'
-        )
-    return images
+    return [path] if path.is_file() else [Path(file) for file in list_images(path)]
 
 
 def label_images(

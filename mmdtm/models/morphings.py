@@ -114,7 +114,6 @@ class GramMorphing(BaseMorphing):
     """One that works on the tokens' products: they are multiplied once a step."""
 
     def prepare(self, tokens: Tensor) -> dict[str, Any]:
-        """See `BaseMorphing.prepare`."""
         check_tokens(tokens)
         return dict(gram=gram_matrix(tokens, check_finite=False))
 
@@ -127,7 +126,6 @@ class IdentityMorphing(BaseMorphing):
         super().__init__(levels=1)
 
     def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
-        """See ``BaseMorphing.assign``."""
         batch_size, num_tokens, _ = tokens.shape
         return TokenAssignment.identity(batch_size, num_tokens, tokens.device)
 
@@ -175,7 +173,6 @@ class BipartiteMorphing(GramMorphing):
         self.reach_num_morphed = reach_num_morphed
 
     def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
-        """See ``BaseMorphing.assign``."""
         schedule = DynamicSchedule(
             tokens.shape[1], self.num_morphed, self.num_iters, self.reach_num_morphed
         )
@@ -209,7 +206,6 @@ class ReleaseMorphing(GramMorphing):
         self.num_iters = num_iters
 
     def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
-        """See ``BaseMorphing.assign``."""
         num_tokens = tokens.shape[1]
         total = draw.uniform_int(0, num_tokens, 'num_merged')
         num_iters = draw.choose(self.num_iters, None, 'num_iters')
@@ -247,7 +243,6 @@ class KMeansMorphing(GramMorphing):
         self.num_iters = num_iters
 
     def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
-        """See ``BaseMorphing.assign``."""
         return kmeans(
             tokens,
             draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters'),
@@ -280,7 +275,6 @@ class DPCKNNMorphing(GramMorphing):
         self.num_neighbors = num_neighbors
 
     def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
-        """See ``BaseMorphing.assign``."""
         num_clusters = draw.choose(self.num_clusters, tokens.shape[1], 'num_clusters')
         return dpc_knn(
             tokens, num_clusters, self.num_neighbors, check_finite=False, **shared
@@ -306,7 +300,7 @@ class DownsampleMorphing(BaseMorphing):
         self.grid_size = grid_size
 
     def assign(self, tokens: Tensor, draw: Draw, **shared: Any) -> TokenAssignment:
-        """See ``BaseMorphing.assign``.
+        """Group tokens (B, N, D).
 
         Raises:
             ValueError: If the grid does not have as many tokens as there are.

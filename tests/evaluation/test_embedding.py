@@ -116,7 +116,7 @@ def test_bad_images_are_named_and_left_out(folder, tmp_path, capsys):
 
 def test_what_is_not_there_is_said(folder, tmp_path):
     words = ['--checkpoint', 'a.pth', '--out', str(tmp_path / 'x.npy')]
-    with pytest.raises(SystemExit, match='^error: .* has no image .* Name a folder'):
+    with pytest.raises(SystemExit, match='^error: .* does not exist. Name a folder'):
         cli.main(['embed', str(tmp_path / 'none'), *words])
     with pytest.raises(SystemExit, match='^error: There are no weights at .*a.pth'):
         cli.main(['embed', str(folder), *words])

@@ -60,11 +60,7 @@ def fit_state_dict(
             checkpoint is of another architecture.
     """
     wanted = backbone.state_dict()
-    given = {
-        name.removeprefix(prefix): state_dict.pop(name)
-        for name in list(state_dict)
-        if name.startswith(prefix)
-    }
+    given = take(state_dict, prefix)
     where = f"under '{prefix}'" if prefix else 'without a prefix'
     who = f'{type(backbone).__name__} {where}'
     _check_about_backbone(given, wanted, who)
@@ -104,6 +100,14 @@ def fit_state_dict(
         logger='current',
     )
     state_dict.update({prefix + name: value for name, value in given.items()})
+
+
+def take(state_dict: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Take what is under a prefix out of a state dict."""
+    taken = under(state_dict, prefix)
+    for name in taken:
+        del state_dict[prefix + name]
+    return taken
 
 
 def _names(names: list[str], limit: int = 8) -> str:

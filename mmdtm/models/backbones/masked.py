@@ -145,7 +145,6 @@ class MaskedViT(MaskToken):
         self.add_mask_token(self.embed_dims, self.patch_embed)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """See :class:`~mmdtm.models.backbones.student.Student`."""
         with self.masking(mask, len(x), self.patch_embed):
             return super().forward(x)
 
@@ -265,7 +264,6 @@ class MaskedSwin(MaskedHierarchy):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """See :class:`~mmdtm.models.backbones.student.Student`."""
         with self.masking(mask, len(x), self.patch_embed):
             return self.rows(super().forward(x))
 
@@ -326,6 +324,5 @@ class MaskedConvNeXt(MaskedHierarchy, ConvNeXt):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """See :class:`~mmdtm.models.backbones.student.Student`."""
         with self.masking(mask, len(x), self.downsample_layers[0]):
             return self.rows(super().forward(x))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmdtm.models.timm_models import create_timm
 
-from .loading import check_fits, load_start
+from .loading import check_fits, load_start, take
 from .masked import MaskToken
 from .student import check_size
 
@@ -177,11 +177,7 @@ class TimmViT(BaseBackbone):
     def _fit(self, state_dict: dict, prefix: str, *args) -> None:
         """Let timm resample what is loaded, and check that it is all there."""
         prefix += 'network.'
-        given = {
-            name.removeprefix(prefix): state_dict.pop(name)
-            for name in list(state_dict)
-            if name.startswith(prefix)
-        }
+        given = take(state_dict, prefix)
         module = sys.modules[type(self.network).__module__]
         resample = getattr(module, 'checkpoint_filter_fn', lambda state, _: state)
         given = resample(given, self.network) if given else {}
@@ -240,6 +236,5 @@ class MaskedTimmViT(MaskToken, TimmViT):
         self.add_mask_token(self.embed_dims, self.network.patch_embed)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """See :class:`~mmdtm.models.backbones.student.Student`."""
         with self.masking(mask, len(x), self.network.patch_embed):
             return super().forward(x)

@@ -58,7 +58,6 @@ class ConcatGenerator(Teacher, nn.Module):
     def set_student_grid(
         self, grid_size: Sequence[int], img_size: int | Sequence[int]
     ) -> None:
-        """See :meth:`FrozenTower.set_student_grid`."""
         for teacher in self.teachers:
             teacher.set_student_grid(grid_size, img_size)
 

@@ -145,7 +145,6 @@ class PerturbedGenerator(TargetGenerator):
         self.kind, self.strength, self.seed = kind, strength, seed
 
     def extract_tokens(self, images: Tensor) -> Tensor:
-        """See :meth:`TargetGenerator.extract_tokens`."""
         tokens = self.inner.extract_tokens(images)
         return self.perturb(tokens, image_keys(images, self.seed))
 
@@ -160,7 +159,6 @@ class PerturbedGenerator(TargetGenerator):
         return tokens + self.strength * lengths * noise
 
     def resize_teacher(self, input_size: tuple[int, int]) -> None:
-        """See :meth:`FrozenTower.resize_teacher`."""
         self.inner.resize_teacher(input_size)
         self.inner.input_size = input_size
 
