@@ -49,6 +49,13 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def fast_init(monkeypatch):
+    """No random numbers for millions of weights whose values do not matter."""
+    for name in ('trunc_normal_', 'kaiming_uniform_'):
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, **_: tensor)
+
+
+@pytest.fixture
 def log_lines():
     """From a text to the lines that the current logger gets with it."""
     from mmengine.logging import MMLogger

@@ -87,9 +87,7 @@ def test_mmpretrain_lists_what_it_can_build():
     assert 'dtm_vit-b_300e' not in classifiers
 
 
-def test_model_by_name_has_no_teacher(monkeypatch):
-    # Weights of the real size take seconds to draw.
-    monkeypatch.setattr(torch.nn.init, 'trunc_normal_', lambda tensor, **_: tensor)
+def test_model_by_name_has_no_teacher(fast_init):
     model = mmpretrain.get_model('dtm_vit-s_300e')
     assert {name.split('.')[0] for name in model.state_dict()} == {'backbone'}
 

@@ -127,9 +127,7 @@ def check_rates(runner) -> None:
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_segmentation_has_a_pyramid_or_four_stages(family, monkeypatch):
-    monkeypatch.setattr(torch.nn.init, 'trunc_normal_', lambda tensor, **_: tensor)
-    monkeypatch.setattr(torch.nn.init, 'kaiming_uniform_', lambda t, **_: t)
+def test_segmentation_has_a_pyramid_or_four_stages(family, fast_init):
     model = Config.fromfile(files(family)[2]).model
     widths = model.decode_head.in_channels
     with DefaultScope.overwrite_default_scope('mmseg'):

@@ -37,11 +37,9 @@ def scope():
 
 
 @pytest.mark.parametrize('name', TABLE_13)
-def test_table_13_model_and_optimizer(name, monkeypatch):
+def test_table_13_model_and_optimizer(name, fast_init):
     _, _, decay, drop_path, width, depth = TABLE_13[name]
     cfg = load(name)
-    # ViT-L's random numbers take seconds, and no value here depends on them.
-    monkeypatch.setattr(torch.nn.init, 'trunc_normal_', lambda tensor, **_: tensor)
     model = MODELS.build(cfg.model)
 
     backbone = model.backbone

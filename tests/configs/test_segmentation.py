@@ -43,13 +43,6 @@ def scope():
         yield
 
 
-@pytest.fixture
-def fast_init(monkeypatch):
-    """No random numbers for millions of weights whose values do not matter."""
-    monkeypatch.setattr(torch.nn.init, 'trunc_normal_', lambda tensor, **_: tensor)
-    monkeypatch.setattr(torch.nn.init, 'kaiming_uniform_', lambda t, **_: t)
-
-
 def shrink(cfg: Config, crop: int = 64) -> None:
     """A tiny UperNet at 64 pixels, the rest as it is, in place."""
     cfg.model.backbone.update(arch=TINY, img_size=crop, out_indices=[0, 1, 2, 3])

@@ -35,11 +35,12 @@ CLASSES |= {'stanford-dogs': 120, 'inat2018': 8142}
 CLASSES |= {'inat2019': 1010, 'inat2021-mini': 10000}
 
 
-@pytest.fixture(autouse=True)
-def official(monkeypatch, tmp_path_factory):
+@pytest.fixture(scope='module', autouse=True)
+def official(tmp_path_factory):
     """CIFAR's miniatures are the official files here: theirs are the digests."""
     root = tmp_path_factory.mktemp('official')
     cifar10(root), cifar100(root)
+    patch = pytest.MonkeyPatch()
     for kind in (OfficialCIFAR100, OfficialCIFAR10):  # the second is the base
         for part in ('train_list', 'test_list'):
             files = [
@@ -47,7 +48,9 @@ def official(monkeypatch, tmp_path_factory):
                 for name, _ in getattr(kind, part)
             ]
             digests = [(n, hashlib.md5(f.read_bytes()).hexdigest()) for n, f in files]
-            monkeypatch.setattr(kind, part, digests)
+            patch.setattr(kind, part, digests)
+    yield
+    patch.undo()
 
 
 def load(name: str, root: Path) -> Config:

@@ -133,6 +133,7 @@ def test_epochs(tmp_path):
     check(tmp_path, '', 12)
 
 
+@pytest.mark.slow
 def test_epochs_saved_after_epochs(tmp_path):
     saving = "default_hooks['checkpoint'].update(by_epoch=True)\n"
     config = write_config(tmp_path, EXTRA + saving)

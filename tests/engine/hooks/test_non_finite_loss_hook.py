@@ -72,7 +72,7 @@ def breaking(tmp_path, monkeypatch):
     sys.modules.pop('breaking_model', None)
 
 
-@pytest.mark.parametrize('factor', ['nan', 'inf', '-inf'])
+@pytest.mark.parametrize('factor', ['nan', '-inf'])
 def test_stops_before_the_update(tmp_path, breaking, factor):
     config, run = breaking('c0/5.JPEG', factor), tmp_path / 'run'
     with pytest.raises(FloatingPointError, match='loss of step 2.*iter_1.pth'):
@@ -93,9 +93,8 @@ def test_stops_before_the_update(tmp_path, breaking, factor):
     assert (record['step'], record['epoch'], record['rank']) == (2, 1, 0)
 
 
-@pytest.mark.parametrize('factor', ['nan', 'inf'])
-def test_a_gradient_stops_the_step_as_well(tmp_path, breaking, factor):
-    config, run = breaking('c0/5.JPEG', factor, gradient=True), tmp_path / 'run'
+def test_a_gradient_stops_the_step_as_well(tmp_path, breaking):
+    config, run = breaking('c0/5.JPEG', 'inf', gradient=True), tmp_path / 'run'
     with pytest.raises(FloatingPointError, match=r'gradient of step 2.*\(weight;'):
         run_tool('train.py', config, '--work-dir', run)
     (model,) = sys.modules['breaking_model'].built

@@ -73,19 +73,7 @@ def test_resuming_adds_a_start_to_the_record(config, tmp_path):
     assert anew['id'] != first['id'] and len(anew['starts']) == 1
 
 
-def test_a_test_names_the_tested_run(config, tmp_path):
-    trained = train(config, tmp_path / 'run')
-    run_tool(
-        'test.py', config, tmp_path / 'run/epoch_2.pth', '--work-dir', tmp_path / 'test'
-    )
-    (path,) = (tmp_path / 'test').glob('*/run.json')
-    tested = json.loads(path.read_text())
-    assert tested['test'] and tested['parent']['id'] == trained['id']
-    assert run_record.chain(tested) == (str(config)[:-3],)
-    assert not (tmp_path / 'test/run.json').exists()
-
-
-def test_record_has_what_made_the_run(config, tmp_path):
+def test_record_has_what_made_the_run_and_a_test_names_it(config, tmp_path):
     options = ['optim_wrapper.optimizer.lr=0.5', 'randomness.seed=3']
     record = train(config, tmp_path / 'run', '--cfg-options', *options)
     (start,) = record['starts']
@@ -99,6 +87,14 @@ def test_record_has_what_made_the_run(config, tmp_path):
     assert record['changes'] == {'optim_wrapper.optimizer.lr': 0.5}
     assert record['full_config']['optim_wrapper']['optimizer']['lr'] == 0.5
     assert record['full_config']['model']['head']['in_channels'] == 32
+
+    checkpoint, folder = tmp_path / 'run/epoch_2.pth', tmp_path / 'test'
+    run_tool('test.py', config, checkpoint, '--work-dir', folder)
+    (path,) = folder.glob('*/run.json')
+    tested = json.loads(path.read_text())
+    assert tested['test'] and tested['parent']['id'] == record['id']
+    assert run_record.chain(tested) == (str(config)[:-3],)
+    assert not (folder / 'run.json').exists()
 
 
 def test_teachers_are_known_by_their_weights():
