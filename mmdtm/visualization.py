@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from mmdtm.io import atomic_write
 from mmdtm.morphing import TokenAssignment
+from mmdtm.morphing.checks import check_option
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; without
 # black and yellow, which are grid and paper here.
@@ -39,6 +40,7 @@ PLOT_STYLE = {
 # light to a dark red.
 RIGHT = (0, 140, 60)
 WRONG = ((255, 186, 172), (112, 0, 16))
+FILLS = ('palette', 'mean')  # of groups
 _PAPER, _INK = (255, 255, 255), (24, 24, 24)
 
 
@@ -167,19 +169,18 @@ def draw_groups(
     Raises:
         ValueError: If ``fill`` is neither.
     """
+    check_option(fill, FILLS, 'fill')
     labels = np.asarray(labels)
     _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(labels.shape)
     if fill == 'palette':
         drawn = paint_cells(image, group_colors(labels), opacity * (sizes[inverse] > 1))
-    elif fill == 'mean':
+    else:
         pixels = _to_pixels(inverse[..., None], image)[..., 0]
         groups = range(len(sizes))
         channels = np.moveaxis(image, -1, 0)
         means = np.stack([ndimage.mean(c, pixels, groups) for c in channels], axis=-1)
         drawn = means.round().astype(np.uint8)[pixels]
-    else:
-        raise ValueError(f"fill is {fill!r}. Give 'palette' or 'mean'.")
     return outline(drawn, labels, _INK)
 
 

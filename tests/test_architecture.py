@@ -23,9 +23,11 @@ ARROWS = {
     'visualization': 'io morphing',
     'report': 'io run_record training_log',
     'models': 'prepare io morphing',
-    'datasets': 'prepare',
+    'datasets': 'prepare morphing',
     'evaluation': 'hub datasets io models morphing',
-    'engine': ('prepare hub io run_record datasets models evaluation visualization'),
+    'engine': (
+        'prepare hub io run_record datasets models evaluation visualization morphing'
+    ),
     'smoke': 'io run_record models engine',
     'reproduce': 'io run_record report smoke',
     'plugin': 'hub datasets models evaluation engine',

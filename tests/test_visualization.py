@@ -98,7 +98,7 @@ def test_mean_fill_is_the_mean_colour_of_the_group():
 
 
 def test_unknown_fill_is_refused():
-    with pytest.raises(ValueError, match="'rainbow'. Give 'palette' or 'mean'"):
+    with pytest.raises(ValueError, match="'rainbow'. Give one of"):
         vis.draw_groups(noise(4, 4, 3), np.zeros((2, 2), int), 'rainbow')
 
 

@@ -13,8 +13,11 @@ from mmpretrain.datasets.utils import check_md5
 from mmpretrain.registry import DATASETS
 from scipy.io import loadmat
 
+from mmdtm.morphing.checks import check_option
+
 from .bad_images import SkipBadImages
 
+SPLITS = ('train', 'test')
 CIFAR_SOURCE = 'the python version of https://www.cs.toronto.edu/~kriz/cifar.html'
 CUB_SOURCE = 'CUB_200_2011.tgz of https://www.vision.caltech.edu/datasets/cub_200_2011'
 NABIRDS_SOURCE = 'nabirds.tar.gz of https://dl.allaboutbirds.org/nabirds'
@@ -37,14 +40,6 @@ def require(path: str | Path, what: str, source: str) -> Path:
     return path
 
 
-def check_split(dataset: object, split: str) -> None:
-    """Refuse a split that is neither ``'train'`` nor ``'test'``."""
-    if split not in ('train', 'test'):
-        raise ValueError(
-            f"{type(dataset).__name__}: split is {split!r}. Give 'train' or 'test'."
-        )
-
-
 @DATASETS.register_module()
 class OfficialCIFAR10(CIFAR10):
     """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 images of 10 classes.
@@ -65,7 +60,7 @@ class OfficialCIFAR10(CIFAR10):
     """
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
-        check_split(self, split)
+        check_option(split, SPLITS, f'split of {type(self).__name__}')
         super().__init__(data_root=data_root, split=split, download=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -160,7 +155,7 @@ class NABirds(SkipBadImages, BaseDataset):
     """
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
-        check_split(self, split)
+        check_option(split, SPLITS, f'split of {type(self).__name__}')
         self.split = split
         super().__init__(
             ann_file='images.txt', data_root=data_root, data_prefix='images', **kwargs
@@ -223,7 +218,7 @@ class StanfordDogs(SkipBadImages, BaseDataset):
     """
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
-        check_split(self, split)
+        check_option(split, SPLITS, f'split of {type(self).__name__}')
         kwargs |= dict(data_root=data_root, data_prefix='Images')
         super().__init__(ann_file=f'{split}_list.mat', **kwargs)
 

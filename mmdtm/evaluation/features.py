@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 from mmpretrain.models import BaseSelfSupervisor
 from torch.utils.data import DataLoader
 
+from mmdtm.morphing.checks import check_count
+
 
 class Features(NamedTuple):
     """One vector and one label per image, in the data set's order.
@@ -139,11 +141,7 @@ def build_loader(cfg: dict, images_per_class: int | None = None) -> DataLoader:
     """
     dataset = DATASETS.build(cfg['dataset'])
     if images_per_class is not None:
-        if images_per_class < 1:
-            raise ValueError(
-                f'images_per_class is {images_per_class}. Give 1 or more, or None for '
-                'all images.'
-            )
+        check_count(images_per_class, 1, None, 'images_per_class')
         seen: Counter[int] = Counter()
         kept = []
         for index, label in enumerate(dataset.get_gt_labels().tolist()):

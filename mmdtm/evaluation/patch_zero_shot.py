@@ -33,6 +33,7 @@ from mmdtm.morphing import (
     effective_schedule,
     merge_schedule,
 )
+from mmdtm.morphing.checks import check_option
 
 SCORES = ('logits', 'probabilities')
 
@@ -124,8 +125,7 @@ def ensemble(logits: Tensor, scores: str = 'logits') -> Tensor:
     Raises:
         ValueError: If ``scores`` is neither.
     """
-    if scores not in SCORES:
-        raise ValueError(f'scores are {scores!r}. Give one of {", ".join(SCORES)}.')
+    check_option(scores, SCORES, 'scores')
     if scores == 'probabilities':
         logits = logits.softmax(dim=-1)
     return logits.mean(dim=1)

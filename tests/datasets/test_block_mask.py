@@ -110,7 +110,7 @@ def test_transform_adds_the_mask():
         (dict(mask_ratio=0.001), 'masks none'),
         (dict(input_size=0), 'input_size'),
         (dict(input_size=(1, 2, 3)), 'input_size'),
-        (dict(min_num_patches=0), 'min_num_patches is 0. Give at least 1'),
+        (dict(min_num_patches=0), 'min_num_patches is 0. Give an int at least 1'),
         (dict(min_aspect=0.0), 'aspect'),
         (dict(min_aspect=1.1), 'aspect'),
     ],

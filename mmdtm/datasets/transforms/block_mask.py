@@ -8,6 +8,8 @@ from mmcv.transforms import BaseTransform
 from mmengine.utils import to_2tuple
 from mmpretrain.registry import TRANSFORMS
 
+from mmdtm.morphing.checks import check_count
+
 TRIES = 10  # of a block, until single patches fill up
 
 
@@ -70,11 +72,7 @@ class BlockMaskGenerator(BaseTransform):
                 f'BlockMaskGenerator: mask_ratio {mask_ratio} of {self.height} x '
                 f'{self.width} patches masks none. Raise it.'
             )
-        if min_num_patches < 1:
-            raise ValueError(
-                f'BlockMaskGenerator: min_num_patches is {min_num_patches}. Give at '
-                'least 1, the patches of the smallest block.'
-            )
+        check_count(min_num_patches, 1, None, 'min_num_patches')
         if not 0 < min_aspect <= 1:
             raise ValueError(
                 f'BlockMaskGenerator: min_aspect is {min_aspect}. Give the aspect '

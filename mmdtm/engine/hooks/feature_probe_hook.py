@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from mmdtm.evaluation.feature_probe import probe_features
 from mmdtm.evaluation.features import build_loader
+from mmdtm.morphing.checks import check_count
 
 
 @HOOKS.register_module()
@@ -45,9 +46,7 @@ class FeatureProbeHook(Hook):
         images_per_class: int | None = None,
         **probe,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f'interval is {interval}. Give 1 or more epochs.')
-        self.interval = interval
+        self.interval = check_count(interval, 1, None, 'interval')
         self.images_per_class = images_per_class
         self.probe = probe
         self.loader_cfgs = (train_dataloader, val_dataloader)

@@ -10,7 +10,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from mmdtm.visualization import denormalize, morphing_sheet, render
+from mmdtm.morphing.checks import check_count, check_option
+from mmdtm.visualization import FILLS, denormalize, morphing_sheet, render
 
 
 @HOOKS.register_module()
@@ -42,23 +43,11 @@ class MorphingVisualHook(Hook):
         fill: str = 'palette',
         side: int = 224,
     ) -> None:
-        for name, value in (
-            ('interval', interval),
-            ('num_images', num_images),
-            ('side', side),
-        ):
-            if value < 1:
-                raise ValueError(
-                    f'MorphingVisualHook: {name} is {value}. Give 1 or more.'
-                )
-        if fill not in ('palette', 'mean'):
-            raise ValueError(
-                f"MorphingVisualHook: fill is {fill!r}. Give 'palette' or 'mean'."
-            )
-        self.interval = interval
-        self.num_images = num_images
+        check_option(fill, FILLS, 'fill')
         self.fill = fill
-        self.side = side
+        self.interval = check_count(interval, 1, None, 'interval')
+        self.num_images = check_count(num_images, 1, None, 'num_images')
+        self.side = check_count(side, 1, None, 'side')
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a model without target tokens before hours have passed."""

@@ -17,6 +17,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from mmdtm.morphing.checks import check_count, check_option
+
 from .loading import fit_state_dict, load_start
 from .position_bias import position_index, resize_table, table_length
 from .student import check_mask, mask_tokens
@@ -348,15 +350,11 @@ class DTMViT(BaseBackbone):
             else self._grid(to_2tuple(pretrain_img_size), 'pretrain_img_size')
         )
         self.out_indices = self._out_indices(out_indices)
-        if out_type not in self.OUT_TYPES:
-            raise ValueError(f'out_type is {out_type!r}. Give one of {self.OUT_TYPES}.')
+        check_option(out_type, self.OUT_TYPES, 'out_type')
         self.out_type = out_type
-        if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(
-                f'frozen_stages is {frozen_stages}. Give -1 (nothing is frozen) to '
-                f'{self.num_layers}, the number of layers.'
-            )
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = check_count(
+            frozen_stages, -1, self.num_layers, 'frozen_stages'
+        )
         self.final_norm = final_norm
         self.use_rel_pos_bias = use_rel_pos_bias
         self.use_shared_rel_pos_bias = use_shared_rel_pos_bias

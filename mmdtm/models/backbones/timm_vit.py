@@ -14,6 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mmdtm.models.timm_models import create_timm
+from mmdtm.morphing.checks import check_option
 
 from .loading import check_fits, load_start, take
 from .masked import MaskToken
@@ -77,10 +78,7 @@ class TimmViT(BaseBackbone):
         **options,
     ) -> None:
         super().__init__(init_cfg)
-        if out_type not in self.POOLING:
-            raise ValueError(
-                f'out_type is {out_type!r}. Choose one of {", ".join(self.POOLING)}.'
-            )
+        check_option(out_type, tuple(self.POOLING), 'out_type')
         self.model, self.pretrained, self.out_type = model, pretrained, out_type
         self.final_norm = final_norm
         self.options = dict(options, drop_path_rate=drop_path_rate)

@@ -16,6 +16,7 @@ from mmdtm.models.target_generators.openclip_generator import (
     plain_tower,
 )
 from mmdtm.morphing import TokenAssignment, bipartite_matching, kmeans
+from mmdtm.morphing.checks import check_option
 
 if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock
@@ -74,8 +75,7 @@ class LayerwiseMorphingGenerator(OpenCLIPGenerator):
         proportional_attention: bool = False,
         **kwargs,
     ) -> None:
-        if merging not in ('bipartite', 'kmeans'):
-            raise ValueError(f"merging is {merging!r}. Choose 'bipartite' or 'kmeans'.")
+        check_option(merging, ('bipartite', 'kmeans'), 'merging')
         super().__init__(**kwargs)
         from open_clip.transformer import ResidualAttentionBlock
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
+from mmdtm.morphing.checks import check_option
 
 KINDS = ('independent', 'correlated', 'swapped')
 RADIUS = 2  # of the window, in patches, over which correlated noise is averaged
@@ -116,11 +117,7 @@ class PerturbedGenerator(TargetGenerator):
         strength: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(
-                f'kind is {kind!r}, which is not a kind of perturbation. Choose one of '
-                f'{", ".join(KINDS)}.'
-            )
+        check_option(kind, KINDS, 'kind')
         if not 0 <= strength <= (1 if kind == 'swapped' else float('inf')):
             raise ValueError(
                 f'strength is {strength}. Choose 0 or more, and at most 1 where kind '

@@ -89,5 +89,5 @@ def test_missing_data_stop_the_run_at_its_start(images, tmp_path):
 
 
 def test_bad_interval_is_named():
-    with pytest.raises(ValueError, match='interval is .*. Give 1 or more'):
+    with pytest.raises(ValueError, match='interval is .*. Give an int at least 1'):
         FeatureProbeHook({}, {}, interval=0)

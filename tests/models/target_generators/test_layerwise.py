@@ -190,7 +190,7 @@ def test_it_takes_no_morphing(clip_config, clip_file):
 
 
 def test_bad_options_are_named(clip_config, clip_file):
-    with pytest.raises(ValueError, match="'bipartite' or 'kmeans'"):
+    with pytest.raises(ValueError, match="one of ..bipartite', 'kmeans'"):
         build(clip_config, clip_file, merging='soft')
     for name, merging in (('num_merged', 'bipartite'), ('num_clusters', 'kmeans')):
         for wrong in (-1, (1, 1, 1)):

@@ -95,7 +95,7 @@ def test_follows_the_students_grid(teacher):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(kind='salt'), "kind is 'salt'.*Choose one of independent, correlated"),
+        (dict(kind='salt'), "kind is 'salt'. Give one of .'independent', 'correlated'"),
         (dict(strength=-1.0), 'strength is -1.0. Choose 0 or more'),
         (dict(strength=float('nan')), 'strength is nan. Choose 0 or more'),
         (dict(kind='swapped', strength=1.5), 'strength is 1.5.*at most 1'),
