@@ -1,5 +1,7 @@
 """A student, a teacher and batches small enough for a unit test."""
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -46,3 +48,43 @@ def batch():
         return dict(inputs=images.to(torch.uint8), data_samples=samples)
 
     return make_batch
+
+
+@pytest.fixture
+def overfit():
+    """Train on one batch alone; return the loss of each step."""
+
+    def train(model, data: dict, steps: int = 12, lr: float = 3e-3) -> list[float]:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+        losses = []
+        for _ in range(steps):
+            inputs = model.data_preprocessor(copy.deepcopy(data), training=True)
+            loss = model(**inputs, mode='loss')['loss']
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return train
+
+
+@pytest.fixture
+def check_masking():
+    """That a student of 64-pixel images sees what is not masked, and nothing else."""
+
+    def check(student, grid: int) -> None:
+        side = 64 // grid
+        images = torch.randn(1, 3, 64, 64)
+        mask = torch.zeros(1, grid, grid, dtype=torch.bool)
+        mask[0, 0, 1] = mask[0, 1, 1] = True
+        before = student(images, mask)[-1]
+        other = images.clone()
+        other[:, :, : 2 * side, side : 2 * side] = torch.randn(2 * side, side)
+        assert torch.equal(student(other, mask)[-1], before)
+        assert not torch.allclose(student(images)[-1], before)
+        seen = images.clone()
+        seen[:, :, :side, :side] += 1
+        assert not torch.allclose(student(seen, mask)[-1], before)
+
+    return check

@@ -148,7 +148,7 @@ def test_other_processes_do_not_draw(tmp_path):
     [
         (dict(interval=0), 'interval is 0. Give an int at least 1'),
         (dict(num_images=-1), 'num_images is -1. Give an int at least 1'),
-        (dict(fill='none'), "fill is 'none'. Give one of \('palette'"),
+        (dict(fill='none'), r"fill is 'none'. Give one of \('palette'"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -106,21 +106,9 @@ def test_activation_checkpointing_gives_the_same_gradients(kind):
     torch.testing.assert_close(*gradients)
 
 
-def test_masked_pixels_do_not_leak_and_visible_ones_count(case):
+def test_masked_pixels_do_not_leak_and_visible_ones_count(case, check_masking):
     kind, _, student = case
-    grid = grid_of(kind)
-    side = 64 // grid
-    images = torch.randn(1, 3, 64, 64)
-    mask = torch.zeros(1, grid, grid, dtype=torch.bool)
-    mask[0, 0, 1] = mask[0, 1, 1] = True
-    before = student(images, mask)[-1]
-    other = images.clone()
-    other[:, :, : 2 * side, side : 2 * side] = torch.randn(2 * side, side)
-    assert torch.equal(student(other, mask)[-1], before)
-    assert not torch.allclose(student(images)[-1], before)
-    seen = images.clone()
-    seen[:, :, :side, :side] += 1
-    assert not torch.allclose(student(seen, mask)[-1], before)
+    check_masking(student, grid_of(kind))
 
 
 def dtm(kind: str, options: dict) -> dict:
@@ -140,19 +128,12 @@ def batch_for(kind: str, batch) -> dict:
 
 
 @pytest.mark.parametrize(('kind', 'options'), CASES, ids=IDS)
-def test_it_learns_and_every_parameter_has_a_gradient(kind, options, build, batch):
+def test_it_learns_and_every_parameter_has_a_gradient(
+    kind, options, build, batch, overfit
+):
     model = build(dtm(kind, options))
     model.morphing = MODELS.build(dict(type='IdentityMorphing'))
-    data = batch_for(kind, batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(12):
-        inputs = model.data_preprocessor(copy.deepcopy(data), training=True)
-        loss = model(**inputs, mode='loss')['loss']
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = overfit(model, batch_for(kind, batch))
     without = [n for n, p in model.named_parameters() if p.grad is None]
     assert not without
     assert losses[-1] < 0.8 * losses[0]

@@ -97,16 +97,8 @@ def test_accumulation_equals_the_doubled_batch(dtm_cfg, build, batch):
     assert moved > 1e-5
 
 
-def test_overfitting_one_batch_lowers_the_loss(dtm_cfg, build, batch):
-    model = build(dtm_cfg)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    data, losses = batch(), []
-    for _ in range(60):
-        loss = run_loss(model, data)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+def test_overfitting_one_batch_lowers_the_loss(dtm_cfg, build, batch, overfit):
+    losses = overfit(build(dtm_cfg), batch(), steps=60, lr=2e-3)
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5]), losses
 
 
