@@ -27,7 +27,6 @@ import mmdtm.plugin  # noqa: F401
 from mmdtm.datasets import ImageFolder, UnlabeledImages
 from mmdtm.engine.run_description import initial_checkpoints
 from mmdtm.hub import for_inference
-from mmdtm.models.target_generators.frozen import FrozenTower
 
 # Read by what builds a part, not by the part.
 BUILDERS_KEYS = {
@@ -142,7 +141,7 @@ def check_checkpoints(cfg: Config) -> None:
 
 
 def check_towers(model: Any) -> None:
-    """Ask every frozen network of a model's config for its weights' file.
+    """Ask every network of a model's config that loads weights whether they are there.
 
     Raises:
         FileNotFoundError: If it is missing, or cannot be downloaded.
@@ -154,8 +153,7 @@ def check_towers(model: Any) -> None:
 
 
 def _is_tower(node: dict) -> bool:
-    kind = _find_class(node['type'])
-    return isinstance(kind, type) and issubclass(kind, FrozenTower)
+    return hasattr(_find_class(node['type']), 'require_weights')
 
 
 def _nodes(node: Any) -> Iterator[dict]:
@@ -217,7 +215,7 @@ def _say_towers(model: Any) -> str:
     check_towers(model)
     towers = [node['type'] for node in _nodes(model) if _is_tower(node)]
     found = f'{", ".join(towers)}, weights found' if towers else 'none'
-    return f'frozen networks: {found}'
+    return f'networks with weights of their own: {found}'
 
 
 def unknown_names(cfg: Config) -> list[str]:

@@ -6,7 +6,9 @@ mmengine appends one JSON object a line to
 restarted run leaves one such folder for each start.
 """
 
+import json
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 from mmdtm.io import parse_json
@@ -41,11 +43,19 @@ class TrainingLog:
         ratios = [row['step'] / row['epoch'] for row in self.train if row.get('epoch')]
         return max(ratios, default=None)
 
-    def series(self, rows: str, key: str) -> tuple[list[float], list[float]]:
-        """Epochs (or iterations) and values of a key in ``'train'`` or ``'val'``."""
-        scale = self.iters_per_epoch if rows == 'train' else None
+    def series(
+        self, rows: str, key: str, in_steps: bool = False
+    ) -> tuple[list[float], list[float]]:
+        """Positions and values of a key in ``'train'`` or ``'val'``.
+
+        Positions are epochs where the run counts them, unless ``in_steps``; else
+        iterations.
+        """
+        iters = self.iters_per_epoch or 1
+        # Training rows count iterations, validation rows epochs.
+        scale = 1 if (rows == 'train') == in_steps else iters if in_steps else 1 / iters
         points = [
-            (row['step'] / (scale or 1), row[key])
+            (row['step'] * scale, row[key])
             for row in getattr(self, rows)
             if type(row.get(key)) in (int, float)
         ]
@@ -93,6 +103,33 @@ def pretrained_epochs(log: TrainingLog) -> int | None:
         if record:
             return (record['parent'] or {}).get('epoch')
     return None
+
+
+def reference_logs(start: str = '') -> dict[str, TrainingLog]:
+    """Losses of known runs by name, to lay one's own over them.
+
+    ``reference_losses.json`` says of each which config, data, teacher, batch and seed
+    it had, and how it was run.
+
+    Args:
+        start: Of the names that are wanted.
+
+    Raises:
+        ValueError: If no name begins so.
+    """
+    content = json.loads(files('mmdtm').joinpath('reference_losses.json').read_text())
+    found = {
+        name: TrainingLog(
+            Path(name), [dict(step=step, loss=loss) for step, loss in run['losses']]
+        )
+        for name, run in content.items()
+        if name.startswith(start)
+    }
+    if not found:
+        raise ValueError(
+            f'No reference run is called {start}.... Take one of {", ".join(content)}.'
+        )
+    return found
 
 
 def _log_files(path: Path) -> list[Path]:

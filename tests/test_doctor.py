@@ -8,6 +8,7 @@ from PIL import Image
 from tiny_run import write_config
 
 from mmdtm import cli, doctor, hub
+from mmdtm.models import timm_models
 from mmdtm.models.target_generators import openclip_generator
 from mmdtm.smoke import shrink_model
 
@@ -64,6 +65,41 @@ def test_checkpoint_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match='open which .* Name it: .*=PATH'):
         doctor.check_inputs(cfg)
     cfg.load_from = __file__
+    doctor.check_inputs(cfg)
+
+
+@pytest.mark.parametrize('part', ['target_generator', 'backbone'])
+def test_weights_of_timm_are_asked_for(part, tmp_path, monkeypatch):
+    """In the cache, then at the hub, for a teacher as for a student's start."""
+    kinds = dict(target_generator='TimmGenerator', backbone='MaskedTimmViT')
+    network = dict(type=kinds[part], model='vit_base_patch14_dinov2', pretrained=True)
+    cfg = pretraining(tmp_path, pretrained=None)
+    cfg.train_dataloader = None
+    cfg.model[part] = network
+    asked = []
+
+    def find_file(repository, *names):
+        asked.append((repository, names[0]))
+
+    def require_network(tag):
+        raise OSError(f'no route to {tag["hf_hub"]}')
+
+    monkeypatch.setattr(timm_models, 'find_file', find_file)
+    monkeypatch.setattr(timm_models, 'require_network', require_network)
+    message = r'vit_base_patch14_dinov2 cannot .*no route to timm/vit_base.*lvd142m'
+    with pytest.raises(FileNotFoundError, match=message):
+        doctor.check_inputs(cfg)
+    repository = 'timm/vit_base_patch14_dinov2.lvd142m'
+    assert asked == [(repository, 'model.safetensors')]
+    monkeypatch.setattr(timm_models, 'find_file', lambda *names: 'here')
+    doctor.check_inputs(cfg)
+    cfg.model[part]['pretrained'] = 'gone.safetensors'
+    with pytest.raises(FileNotFoundError, match='gone.safetensors is missing'):
+        doctor.check_inputs(cfg)
+    cfg.model[part]['model'] = 'vit_base_patch14_dino2'
+    with pytest.raises(ValueError, match='near it: vit_base_patch14_dinov2'):
+        doctor.check_inputs(cfg)
+    cfg.model[part].update(model='test_vit', pretrained=False)
     doctor.check_inputs(cfg)
 
 

@@ -10,10 +10,14 @@ two runs::
         --pretrain-epochs 100 300 100 300 --out fig5.png
 
 A run is a work dir, written NAME=WORK_DIR or WORK_DIR alone. Runs of one name share
-a colour and make one line in the third panel.
+a colour and make one line in the third panel. Is a loss right? Lay it over those of
+runs that are known, in grey (docs/faq.md)::
+
+    python tools/analysis/plot_training.py work_dirs/mine --reference toy
 """
 
 import sys
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 
@@ -29,6 +33,7 @@ from mmdtm.training_log import (  # noqa: E402
     TrainingLog,
     pretrained_epochs,
     read_training_log,
+    reference_logs,
 )
 from mmdtm.visualization import LINE_COLORS, PLOT_STYLE, save_figure  # noqa: E402
 
@@ -53,10 +58,17 @@ def parse_args(argv):
     text = "each run's pre-training length, in the order of the runs (default: as the "
     text += "runs' records have it)"
     add('--pretrain-epochs', nargs='+', type=float, metavar='EPOCHS', help=text)
-    text = 'only the panels against the epoch, or only the one against the '
+    text = 'only the panels against the epoch or the step, or only the one against the '
     text += 'pre-training length (default: all that the logs allow)'
-    add('--x', choices=('epoch', 'pretrain-epochs'), help=text)
+    add('--x', choices=('epoch', 'step', 'pretrain-epochs'), help=text)
+    text = 'lay the runs over reference runs whose names begin so, by default over '
+    text += 'all, against the step'
+    add('--reference', nargs='?', const='', metavar='NAME', help=text)
     args = parser.parse_args(argv)
+    if args.reference is not None:
+        if args.x not in (None, 'step'):
+            parser.error(f'--reference is drawn against the step, not --x {args.x}.')
+        args.x = 'step'
     if args.smooth < 1:
         parser.error(f'--smooth must be at least 1, got {args.smooth}.')
     if args.pretrain_epochs and len(args.pretrain_epochs) != len(args.runs):
@@ -131,6 +143,7 @@ def draw(
     accuracy: str | None,
     rows: int = 1,
     x: str | None = None,
+    references: Mapping[str, TrainingLog] = {},
 ) -> plt.Figure:
     """Draw the panels.
 
@@ -139,7 +152,8 @@ def draw(
         loss: Key of the training rows.
         accuracy: Key of the validation rows; None if the logs have none.
         rows: Window of the moving average of the loss.
-        x: ``'epoch'`` or ``'pretrain-epochs'`` for those panels alone.
+        x: ``'epoch'``, ``'step'`` or ``'pretrain-epochs'`` for those panels alone.
+        references: Known runs by name, drawn in grey below the others' loss.
 
     Raises:
         ValueError: If there is nothing to draw against the asked-for axis.
@@ -149,7 +163,8 @@ def draw(
     labels = {}
     if x != 'pretrain-epochs':
         counts_epochs = any(log.iters_per_epoch for _, log, _ in runs)
-        unit = 'epoch' if counts_epochs else 'iteration'
+        in_steps = x == 'step' or not counts_epochs
+        unit = 'step' if in_steps else 'epoch'
         labels = dict(loss=(unit, f'training {loss}'))
         if accuracy:
             labels['accuracy'] = (unit, accuracy)
@@ -159,7 +174,7 @@ def draw(
             'two lengths. Give the lengths with --pretrain-epochs where the '
             "runs' records do not tell them."
         )
-    if x != 'epoch' and len(lengths) > 1:
+    if x in (None, 'pretrain-epochs') and len(lengths) > 1:
         labels['length'] = ('pre-training epochs', f'{accuracy}, last validation')
     plt.style.use(PLOT_STYLE)
     figure, axes = plt.subplot_mosaic([[*labels]], figsize=(4.6 * len(labels), 3.9))
@@ -167,6 +182,13 @@ def draw(
         axis.set(xlabel=labels[panel][0], ylabel=labels[panel][1])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
+    if 'loss' in axes:
+        for (name, log), style in zip(
+            references.items(), cycle(LINE_STYLES), strict=False
+        ):
+            position, values = log.series('train', 'loss', in_steps)
+            look = dict(color='0.55', lw=1, ls=style, label=name)
+            axes['loss'].plot(position, smooth(values, rows), **look)
     names = dict.fromkeys(name for name, _, _ in runs)
     colors = dict(zip(names, cycle(LINE_COLORS), strict=False))
     markers = dict(zip(names, cycle(MARKERS), strict=False))
@@ -175,10 +197,10 @@ def draw(
         suffix = '' if length is None else f', {length:g} ep. pre-training'
         look = dict(color=colors[name], ls=next(styles[name]), label=name + suffix)
         if 'loss' in axes:
-            position, values = log.series('train', loss)
+            position, values = log.series('train', loss, in_steps)
             axes['loss'].plot(position, smooth(values, rows), **look)
         if 'accuracy' in axes:
-            position, values = log.series('val', accuracy)
+            position, values = log.series('val', accuracy, in_steps)
             every = max(1, len(position) // 12)
             look |= dict(marker=markers[name], markersize=4, markevery=every)
             axes['accuracy'].plot(position, values, **look)
@@ -190,6 +212,8 @@ def draw(
     # The accuracy's lines have markers too, so that they serve for all panels.
     panel = next(panel for panel in ('accuracy', 'loss', 'length') if panel in axes)
     lines = axes[panel].get_lines()
+    if references and panel == 'accuracy':
+        lines = [*lines, *axes['loss'].get_lines()[: len(references)]]
     number = min(len(lines), 2 * len(axes))
     figure.legend(handles=lines, loc='outside lower center', ncols=number)
     return figure
@@ -210,7 +234,10 @@ def main(argv: list[str] | None = None) -> None:
             held = sorted({k for log in logs for r in getattr(log, rows) for k in r})
             problem = f'No {rows} row has "{key}"; the logs hold: {", ".join(held)}.'
             print(problem, file=sys.stderr)
-    figure = draw(runs, args.loss, accuracy, args.smooth, args.x)
+    references = {}
+    if args.reference is not None:
+        references = reference_logs(args.reference)
+    figure = draw(runs, args.loss, accuracy, args.smooth, args.x, references)
     save_figure(figure, args.out, dpi=160)
     plt.close(figure)
     print(f'wrote {args.out}')

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from mmdtm.models.timm_models import create_timm
+from mmdtm.models.timm_models import create_timm, require_timm
 from mmdtm.morphing.checks import check_option
 
 from .loading import check_fits, load_start, take
@@ -104,6 +104,11 @@ class TimmViT(BaseBackbone):
             self._leave_tokens()
         # After hooks of the network, and before it is asked what it lacks.
         self._register_load_state_dict_pre_hook(self._fit)
+
+    @classmethod
+    def require_weights(cls, options: Mapping[str, Any]) -> None:
+        """Ask whether the weights to start from are there, see ``require_timm``."""
+        require_timm(options['model'], options.get('pretrained', False))
 
     def _create(self, **options) -> Any:
         """Build timm's network, or give the reasons why it does not serve."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import socket
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +19,7 @@ from torch import Tensor, nn
 
 from mmdtm.io.checkpoints import shorten, under
 from mmdtm.io.weights import check_weights, read_weights
+from mmdtm.models.downloads import find_file, require_network
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
 from mmdtm.models.target_generators.timm_generator import (
@@ -408,27 +405,11 @@ def _no_download(model: str, pretrained: str, tag: Mapping, error: Exception) ->
 
 def find_cached(tag: Mapping) -> str | None:
     """The file of a tag's weights in the hub's cache; the network is not asked."""
-    from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository, _, name = (tag.get('hf_hub') or '').rpartition('/')
     names = [name] if name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    found = [try_to_load_from_cache(repository, n) for n in names if repository]
-    return next((path for path in found if isinstance(path, str)), None)
-
-
-def require_network(tag: Mapping) -> None:
-    """Raise if the host of a tag's weights cannot be reached within seconds.
-
-    The hub's own client tries again and again, for more than a minute.
-
-    Raises:
-        OSError: If it cannot; not asked where a proxy is set.
-    """
-    hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
-    host = urlsplit(hub if tag.get('hf_hub') else tag['url']).hostname
-    if not getproxies():
-        socket.create_connection((host, 443), timeout=5).close()
+    return find_file(repository, *names)
 
 
 def _warn_if_openai(model: str, path: str, weights: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from mmdtm.models.target_generators.base import TargetGenerator
 from mmdtm.models.target_generators.frozen import Tower
-from mmdtm.models.timm_models import create_timm
+from mmdtm.models.timm_models import create_timm, require_timm
 
 
 class TimmTeacher(TargetGenerator):
@@ -65,6 +65,11 @@ class TimmGenerator(TimmTeacher):
         super().__init__(
             partial(_build, model), pretrained, random_weights=random_weights, **kwargs
         )
+
+    @classmethod
+    def require_weights(cls, options: Mapping[str, Any]) -> None:
+        if not options.get('random_weights'):
+            require_timm(options['model'], options.get('pretrained', True))
 
 
 def patch_tokens(network: Any, images: Tensor) -> Tensor:

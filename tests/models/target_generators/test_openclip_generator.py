@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from safetensors.torch import save_file
 from tiny import shake
 
+from mmdtm.models import downloads
 from mmdtm.models.target_generators import OpenCLIPGenerator, openclip_generator
 from mmdtm.models.target_generators.openclip_generator import QuickGELUFeedForward
 
@@ -211,7 +212,7 @@ def test_a_tag_without_network_says_what_to_do(monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(socket, 'create_connection', no_network)
-    monkeypatch.setattr(openclip_generator, 'getproxies', dict)
+    monkeypatch.setattr(downloads, 'getproxies', dict)
     monkeypatch.setattr(openclip_generator, 'find_cached', lambda tag: None)
     monkeypatch.delenv('HF_ENDPOINT', raising=False)
     message = "'openai', cannot be downloaded .*no route.*path"

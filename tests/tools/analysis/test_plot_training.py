@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmdtm.training_log import reference_logs
+
 
 def write_run(folder, epochs, accuracy, pretrained=None):
     place = folder / '20260101_000000/vis_data'
@@ -139,3 +141,29 @@ def test_one_length_is_no_curve(tool, runs):
 def test_lengths_must_match_the_runs(tool, runs):
     with pytest.raises(SystemExit):
         tool.main([str(runs / 'dtm_100'), '--pretrain-epochs', '1', '2'])
+
+
+def test_a_run_is_laid_over_reference_runs(tool, runs):
+    found = tool.read_runs([f'mine={runs}/dtm_100'], None)
+    references = reference_logs('toy-')
+    figure = tool.draw(found, 'loss', 'accuracy/top1', x='step', references=references)
+    loss, accuracy = figure.axes
+    assert {'toy-dtm', 'toy-token-wise', *lines(loss)} == {*lines(loss)}
+    position, values = lines(loss)['toy-dtm']
+    assert position == [row['step'] for row in references['toy-dtm'].train]
+    assert 0 < values[-1] < values[0] < 1
+    assert lines(loss)['mine, 100 ep. pre-training'][0] == [10, 20, 30, 40, 50]
+    assert lines(accuracy)['mine, 100 ep. pre-training'][0] == [10, 20, 30, 40, 50]
+    (legend,) = figure.legends
+    named = {text.get_text() for text in legend.get_texts()}
+    assert named == {*references, 'mine, 100 ep. pre-training'}
+
+
+def test_reference_runs_go_by_the_start_of_their_names(tool, runs, tmp_path, capsys):
+    assert {*reference_logs('toy-t')} == {'toy-token-wise'}
+    words = [str(runs / 'dtm_100'), '--out', str(tmp_path / 'a.png'), '--reference']
+    assert tool.main([*words, 'moon']) == 1
+    assert 'No reference run is called moon' in capsys.readouterr().err
+    assert tool.main(words) == 0
+    with pytest.raises(SystemExit):
+        tool.main([*words, '--x', 'epoch'])
