@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 from tiny_run import write_config
 
@@ -44,8 +45,21 @@ def test_fewer_images_than_a_step_takes(tmp_path, monkeypatch):
     cfg.train_dataloader.batch_size = 32
     with pytest.raises(FileNotFoundError, match='nowhere.pt'):
         doctor.check_inputs(cfg)  # the batch is right, the teacher not yet
-    monkeypatch.setenv('WORLD_SIZE', '3')
-    with pytest.raises(ValueError, match='64 images, .*32 in each of 3 processes'):
+    assert doctor.check_loader(cfg.train_dataloader, 'data') == 32, 'no need to go on'
+    assert doctor.check_loader(cfg.train_dataloader, 'data', count_all=True) == 64
+    message = '64 images, .*32 in each of 3 processes.*batch_size=5,'
+    for variable in ('SLURM_NTASKS', 'WORLD_SIZE'):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, '3')
+            with pytest.raises(ValueError, match=message):
+                doctor.check_inputs(cfg)
+
+
+def test_validation_data_are_asked_for(tmp_path):
+    cfg = hub.get_config('finetune/dtm_vit-s_300e_in1k')
+    cfg.train_dataloader = None
+    cfg.val_dataloader.dataset.data_root = str(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f'{tmp_path}/val is missing'):
         doctor.check_inputs(cfg)
 
 
@@ -64,8 +78,9 @@ def test_checkpoint_that_is_not_there(tmp_path):
     cfg.model.backbone.init_cfg.checkpoint = ''
     with pytest.raises(FileNotFoundError, match='open which .* Name it: .*=PATH'):
         doctor.check_inputs(cfg)
-    cfg.load_from = __file__
-    doctor.check_inputs(cfg)
+    for there in (__file__, 'https://host/a.pth'):
+        cfg.load_from = there
+        doctor.check_inputs(cfg)
 
 
 @pytest.mark.parametrize('part', ['target_generator', 'backbone'])
@@ -99,8 +114,10 @@ def test_weights_of_timm_are_asked_for(part, tmp_path, monkeypatch):
     cfg.model[part]['model'] = 'vit_base_patch14_dino2'
     with pytest.raises(ValueError, match='near it: vit_base_patch14_dinov2'):
         doctor.check_inputs(cfg)
-    cfg.model[part].update(model='test_vit', pretrained=False)
-    doctor.check_inputs(cfg)
+    monkeypatch.setattr(timm_models, 'find_file', find_file)
+    for model, there in (('test_vit', False), ('local-dir:mine', True)):
+        cfg.model[part].update(model=model, pretrained=there)
+        doctor.check_inputs(cfg)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +135,13 @@ def test_unknown_names_and_what_is_near(options, message, capsys):
     assert stop.value.code == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert re.search(f'^error: .*{message}', line)
+
+
+def test_options_of_another_library_are_its_own_matter():
+    cfg = hub.get_config('dtm_vit-s_300e')
+    student = dict(type='MaskedTimmViT', model='vit_small_patch16_224', qk_norm=True)
+    cfg.model.backbone = student
+    assert doctor.unknown_names(cfg) == []
 
 
 @pytest.mark.slow
@@ -156,6 +180,16 @@ def test_memory_is_what_the_forward_pass_keeps():
     # At least the input of each of a layer's four linear layers.
     least = 4 * layers * tokens * (3 * width + 96)
     assert least < per_image < 10 * least
+    weights = 4 * sum(p.numel() for p in student.parameters())
+    assert small < per_image + weights, 'weights are not activations'
+
+
+def test_memory_adds_up(monkeypatch):
+    monkeypatch.setattr(doctor, '_saved_bytes', lambda s, n, cfg: (1 + 2 * n) * 10**9)
+    with torch.device('meta'):
+        student = torch.nn.Linear(25_000, 5_000, bias=False)
+    said = doctor._say_memory(hub.get_config('dtm_vit-b_300e'), student)
+    assert '2.0 GB for weights' in said and '; 257.0 GB for activations' in said
 
 
 def test_a_config_without_images_of_its_own(tmp_path):

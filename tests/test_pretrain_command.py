@@ -30,13 +30,20 @@ def draw(folder, classes=2, each=5):
 
 
 @pytest.mark.parametrize(
-    ('images', 'gpus', 'batch', 'steps'),
-    [(64, 1, 16, 4), (3, 1, 1, 3), (10_000, 1, 128, 78), (1_281_167, 8, 128, 1251)],
+    ('images', 'gpus', 'batch', 'steps', 'epochs'),
+    [
+        (64, 1, 16, 4, 3000),
+        (3, 1, 1, 3, 3000),
+        (1000, 1, 128, 7, 2858),
+        (10_000, 1, 128, 78, 300),
+        (1_281_167, 8, 128, 1251, 300),
+    ],
 )
-def test_recipe_is_sized_to_the_images(images, gpus, batch, steps):
+def test_recipe_is_sized_to_the_images(images, gpus, batch, steps, epochs):
     sizes = size_recipe(images, gpus)
     assert (sizes['batch'], sizes['steps']) == (batch, steps)
-    assert sizes['epochs'] == 3000 or sizes['epochs'] * steps >= 20_000
+    assert sizes['epochs'] == epochs
+    assert sizes['warm_up'] == epochs // 30
     assert sizes['rate'] == pytest.approx(1.5e-4 * (batch * gpus / 1024) ** 0.5)
 
 

@@ -92,6 +92,21 @@ def test_other_backbones_by_their_config(tokens, folder, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@torch.no_grad()
+def test_a_backbone_that_masks_by_itself_does_not(folder, tmp_path):
+    cfg = get_config('applicability/mae-dtm_vit-b_100e')
+    cfg.model.backbone.update(arch=ARCH, img_size=64, patch_size=16)
+    cfg.dump(tmp_path / 'mine.py')
+    model = MODELS.build(cfg.model.backbone)
+    model.eval()
+    words = [str(folder), '--checkpoint', save(model, tmp_path / 'a.pth')]
+    words += ['--config', str(tmp_path / 'mine.py'), '--out', str(tmp_path / 'x.npy')]
+    cli.main(['embed', *words, '--device', 'cpu', '--tokens'])
+    expected = model(views(folder), None)[-1][:, 1:]
+    found = np.load(tmp_path / 'x.npy')
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_bad_images_are_named_and_left_out(folder, tmp_path, capsys):
     checkpoint = save(DTMViT(arch=ARCH, img_size=64), tmp_path / 'a.pth')
     words = [str(folder), '--checkpoint', checkpoint, '--device', 'cpu']
@@ -110,6 +125,10 @@ def test_bad_images_are_named_and_left_out(folder, tmp_path, capsys):
         cli.main(['embed', *words, '--out', str(tmp_path / 'y.npy')])
     with pytest.raises(SystemExit, match='x.npy exists. Remove it'):
         cli.main(['embed', *words, '--out', str(tmp_path / 'x.npy')])
+    (tmp_path / 'x.npy').unlink()
+    with pytest.raises(SystemExit, match='x.txt exists. Remove it'):
+        cli.main(['embed', *words, '--out', str(tmp_path / 'x.npy')])
+    (tmp_path / 'x.npy').touch()
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert files == {'a.pth', 'whole.npy', 'whole.txt', 'x.npy', 'x.txt'}
 
