@@ -3,6 +3,7 @@
 import mmdtm.plugin  # noqa: F401  # isort: skip
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -14,8 +15,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmdtm import cli
+from mmdtm.cli import pretrain
 from mmdtm.cli.pretrain import size_recipe
+from mmdtm.hub import get_model
 from mmdtm.run_record import lineage_of
+from mmdtm.smoke import shrink_model
 
 
 def draw(folder, classes=2, each=5):
@@ -84,6 +88,58 @@ def test_a_teacher_that_is_not_there_is_one_message(tmp_path):
     with pytest.raises(SystemExit, match="^error: .* 'x.pt' are neither a file"):
         cli.main(['pretrain', *map(str, words)])
     assert not (tmp_path / 'config.py').exists(), 'another --teacher is taken'
+
+
+def test_the_training_split_alone_is_learnt_from(tmp_path):
+    draw(tmp_path / 'data/train')
+    draw(tmp_path / 'data/val', each=2)
+    words = ['--data', str(tmp_path / 'data'), '--out', str(tmp_path / 'out')]
+    cli.main(['pretrain', *words, '--config-only'])
+    cfg = Config.fromfile(tmp_path / 'out/config.py')
+    assert cfg.train_dataloader.dataset.data_prefix == 'train'
+    assert 'on 10 images' in cfg.text
+
+
+def test_several_processes_are_started_by_the_script(tmp_path, monkeypatch):
+    words = ['--data', str(draw(tmp_path / 'data')), '--out', str(tmp_path)]
+    cli.main(['pretrain', *words, '--config-only'])
+    started = []
+
+    def run(command, env):
+        started.append(command)
+        return SimpleNamespace(returncode=7)
+
+    monkeypatch.setattr(pretrain.subprocess, 'run', run)
+    config, work = tmp_path / 'config.py', tmp_path / 'run'
+    with pytest.raises(SystemExit) as stop:
+        pretrain.run_training(config, work, gpus=2, smoke=True)
+    assert stop.value.code == 7, "the training's own"
+    (command,) = started
+    assert command[1].endswith('tools/dist_train.sh')
+    assert command[2:4] == [str(config), '2']
+    assert {'--work-dir', str(work), '--resume', 'auto', '--smoke'} <= {*command[4:]}
+
+
+def test_what_was_learnt_is_compared_with_a_random_start(tmp_path):
+    words = ['--data', str(draw(tmp_path / 'data')), '--out', str(tmp_path)]
+    cli.main(['pretrain', *words, '--config-only'])
+    config = tmp_path / 'config.py'
+    cfg = Config.fromfile(config)
+    shrink_model(cfg.model)
+    learnt = get_model(cfg).state_dict()
+    learnt = {name: torch.rand_like(value) for name, value in learnt.items()}
+    torch.save(dict(state_dict=learnt), tmp_path / 'a.pth')
+    found = [
+        pretrain.build_embedders(config, tmp_path / 'a.pth', smoke=True)
+        for _ in range(2)
+    ]
+    name = next(n for n in learnt if n.startswith('backbone.') and n.endswith('weight'))
+    pre, start = (
+        [f[kind].backbone.state_dict()[name.removeprefix('backbone.')] for f in found]
+        for kind in ('pretrained', 'random_start')
+    )
+    assert torch.equal(pre[0], learnt[name])
+    assert torch.equal(*start) and not torch.equal(start[0], pre[0])
 
 
 @pytest.mark.slow
