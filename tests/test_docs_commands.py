@@ -88,6 +88,8 @@ def parse_command(parse, words: list[str]) -> argparse.Namespace | None:
         return parse(lambda: module.main(rest), words)
     if re.fullmatch(r'(.*/)?python', words[0]):
         words = words[1:]
+    if words[0] == 'torchrun':
+        words = words[words.index('tools/train.py') :]
     script = ROOT / words[0]
     if script.suffix not in ('.py', '.sh'):
         return None

@@ -71,6 +71,8 @@ def test_config_can_be_inherited(tmp_path):
     warm_up, cosine = cfg.param_scheduler
     assert warm_up.end == cosine.begin == 100
     assert cosine.eta_min < cfg.optim_wrapper.optimizer.lr
+    said = pretrain.announce(tmp_path / 'mine.py', 10, 1)
+    assert '10 images: 15,000 steps of 2 in 3,000 epochs' in said
 
 
 def test_a_config_that_is_there_is_kept(tmp_path, capsys):

@@ -178,6 +178,18 @@ def write_config(path: Path, text: str) -> bool:
     return False
 
 
+def announce(config: Path, images: int, gpus: int) -> str:
+    """What is to come, before the first line of the log."""
+    cfg = get_config(config)
+    batch, epochs = cfg.train_dataloader.batch_size * gpus, cfg.train_cfg.max_epochs
+    steps = images // batch * epochs
+    return (
+        f'{images:,} images: {steps:,} steps of {batch} in {epochs:,} '
+        'epochs. Each line of the log has the time left, as eta; broken off, the same '
+        'command goes on.'
+    )
+
+
 def run_training(config: Path, work: Path, gpus: int, smoke: bool) -> Path:
     """Train unless that is done, from where it was broken off; the last checkpoint."""
     epochs = 1 if smoke else get_config(config).train_cfg.max_epochs
@@ -277,6 +289,8 @@ def main(argv: list[str] | None = None) -> None:
             except (OSError, ValueError):
                 config.unlink()  # so that other options are not in vain
                 raise
+        if not args.smoke:
+            print(announce(config, images, args.gpus), flush=True)
         checkpoint = run_training(config, out / f'run{suffix}', args.gpus, args.smoke)
         export(checkpoint, results)
         embedders = build_embedders(config, checkpoint, args.smoke)
