@@ -31,7 +31,7 @@ ARROWS = {
     'smoke': 'io run_record models engine',
     'reproduce': 'io run_record report smoke',
     'plugin': 'hub datasets models evaluation engine',
-    'doctor': 'hub datasets models engine plugin',
+    'doctor': 'hub datasets engine plugin',
     'cli': 'hub io run_record report models evaluation engine smoke plugin doctor',
     '__main__': 'cli',
 }
