@@ -43,7 +43,7 @@ test: install $(VENV_OPENMMLAB)/.installed  ## All tests on both stacks
 	$(VENV)/bin/python $(PYTEST)
 	$(VENV_OPENMMLAB)/bin/python $(PYTEST)
 
-test-fast: install  ## The fast tests on the default stack (two to three minutes)
+test-fast: install  ## The fast tests on the default stack (under two minutes on two idle cores)
 	$(VENV)/bin/python $(PYTEST) -m 'not slow'
 
 test-tables: install  ## Every chain behind the paper's tables, small, on made data
