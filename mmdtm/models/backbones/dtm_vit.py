@@ -21,7 +21,7 @@ from mmdtm.morphing.checks import check_count, check_option
 
 from .loading import fit_state_dict, load_start
 from .position_bias import position_index, resize_table, table_length
-from .student import check_mask, mask_tokens
+from .student import check_mask, layer_indices, mask_tokens
 
 INIT_STD = 0.02
 Bias = torch.Tensor | None | Callable[[torch.Tensor], torch.Tensor]
@@ -349,7 +349,7 @@ class DTMViT(BaseBackbone):
             if pretrain_img_size is None
             else self._grid(to_2tuple(pretrain_img_size), 'pretrain_img_size')
         )
-        self.out_indices = self._out_indices(out_indices)
+        self.out_indices = layer_indices(out_indices, self.num_layers)
         check_option(out_type, self.OUT_TYPES, 'out_type')
         self.out_type = out_type
         self.frozen_stages = check_count(
@@ -431,15 +431,6 @@ class DTMViT(BaseBackbone):
                 f'patch size {self.patch_size}. Choose one that is.'
             )
         return size[0] // self.patch_size, size[1] // self.patch_size
-
-    def _out_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if any(not -self.num_layers <= i < self.num_layers for i in given):
-            raise ValueError(
-                f'out_indices are {given}, beyond the {self.num_layers} layers. Give '
-                f'some of {-self.num_layers} to {self.num_layers - 1}.'
-            )
-        return tuple(i % self.num_layers for i in given)
 
     @torch.no_grad()
     def _reset_parameters(self) -> None:

@@ -105,6 +105,21 @@ def patch_tokens(backbone: Student, outputs: Sequence[Tensor]) -> Tensor:
     return tokens[:, extra:]
 
 
+def layer_indices(given: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Layers counted from 0, of some that may be counted from the last, -1.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    given = [given] if isinstance(given, int) else list(given)
+    if any(not -num_layers <= i < num_layers for i in given):
+        raise ValueError(
+            f'out_indices are {given}, beyond the {num_layers} layers. Give '
+            f'some of {-num_layers} to {num_layers - 1}.'
+        )
+    return tuple(i % num_layers for i in given)
+
+
 def check_size(name: str, img_size: Sequence[int], stride: Sequence[int]) -> None:
     """Check that images are whole numbers of positions.
 

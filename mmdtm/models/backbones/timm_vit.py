@@ -18,7 +18,7 @@ from mmdtm.morphing.checks import check_option
 
 from .loading import check_fits, load_start, take
 from .masked import MaskToken
-from .student import check_size
+from .student import check_size, layer_indices
 
 
 @MODELS.register_module()
@@ -93,13 +93,7 @@ class TimmViT(BaseBackbone):
         self.embed_dims = self.network.embed_dim
         self.num_extra_tokens = self.network.num_prefix_tokens
         self.num_layers = len(self.network.blocks)
-        given = [out_indices] if isinstance(out_indices, int) else [*out_indices]
-        if any(not -self.num_layers <= i < self.num_layers for i in given):
-            raise ValueError(
-                f'out_indices is {given}, and {model} has {self.num_layers} layers. '
-                f'Choose from 0 to {self.num_layers - 1}, or count from the last, -1.'
-            )
-        self.out_indices = [index % self.num_layers for index in given]
+        self.out_indices = layer_indices(out_indices, self.num_layers)
         if not self.POOLING[out_type]:
             self._leave_tokens()
         # After hooks of the network, and before it is asked what it lacks.

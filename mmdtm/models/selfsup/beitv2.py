@@ -5,7 +5,7 @@ from mmpretrain.models.selfsup import BEiT
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from .branch import DTMBranch, MaskedInput, attach_tower, first_view, require_mask
+from .branch import DTMBranch, MaskedInput, attach_tower, require_mask
 
 
 @MODELS.register_module()
@@ -54,10 +54,6 @@ class BEiTv2DTM(MaskedInput, BEiT):
         self.dtm = None
         if dtm is not None:
             self.dtm = DTMBranch(self.backbone, self.data_preprocessor, **dtm)
-
-    def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
-        """The student's features of unmasked images, of the first view if several."""
-        return self.backbone(first_view(inputs), mask=None)
 
     def loss(
         self,

@@ -157,6 +157,10 @@ class MaskedInput(BaseSelfSupervisor):
             return self.loss(inputs, data_samples, mask=mask)
         return super().forward(inputs, data_samples, mode)
 
+    def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
+        """The student's features of unmasked images, of the first view if several."""
+        return self.backbone(first_view(inputs), mask=None)
+
 
 def require_mask(mask: torch.Tensor | None) -> torch.Tensor:
     """The masks, if there are any.

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from .branch import DTMBranch, MaskedInput, first_view
+from .branch import DTMBranch, MaskedInput
 
 
 @MODELS.register_module()
@@ -52,10 +52,6 @@ class MAEDTM(MaskedInput, MAE):
         self.dtm = DTMBranch(
             self.backbone, self.data_preprocessor, in_channels=width, **dtm
         )
-
-    def extract_feat(self, inputs: torch.Tensor | list) -> tuple[torch.Tensor, ...]:
-        """The encoder's features of unmasked images, of the first view if several."""
-        return self.backbone(first_view(inputs), mask=None)
 
     def loss(
         self, inputs: list[torch.Tensor], data_samples: list[DataSample], **kwargs

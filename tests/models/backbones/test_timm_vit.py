@@ -183,7 +183,7 @@ def test_a_dynamic_size_masks_on_its_grid():
         ),
         (dict(model='test_vit', img_size=100), 'img_size 100 x 100.*96 x 96'),
         (dict(model='test_vit', out_type='mean'), "out_type is 'mean'.*avg_featmap"),
-        (dict(model='test_vit', out_indices=[6]), 'has 6 layers.*from 0 to 5'),
+        (dict(model='test_vit', out_indices=[6]), 'beyond the 6 layers.*to 5'),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
