@@ -6,6 +6,8 @@ import torch
 from mmpretrain.models.utils import SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS
 
+from mmdtm.models.batch_color_jitter import BatchColorJitter
+
 
 @MODELS.register_module()
 class DTMDataPreprocessor(SelfSupDataPreprocessor):
@@ -23,6 +25,9 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             uses the student's instead (``configs/release``).
         target_std: Likewise the standard deviation.
         non_blocking: Whether the copy to the device may overlap computation.
+        color_jitter: Jitter the crop here, in training: options of a
+            :class:`BatchColorJitter`. The pipeline's own jitter must then be left out,
+            with ``color_jitter=dict()`` of its ``JitteredResizedCrop``.
 
     Raises:
         ValueError: If only one of ``target_mean`` and ``target_std`` is given,
@@ -37,6 +42,7 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
         target_mean: Sequence[float] | None = None,
         target_std: Sequence[float] | None = None,
         non_blocking: bool = True,
+        color_jitter: dict | None = None,
     ) -> None:
         super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
         self.target_norm = None
@@ -48,6 +54,7 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
                 f'{target_std}. Give both, or neither.'
             )
         self.num_views = 1  # the student's
+        self.jitter = BatchColorJitter(**color_jitter) if color_jitter else None
 
     def add_view(self, mean: Sequence[float], std: Sequence[float]) -> int:
         """Make one more view of the crop, for a teacher.
@@ -87,7 +94,7 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
             data: ``inputs`` (B, 3, H, W) uint8, ``data_samples`` and ``mask``
                 (B, h, w), as ``masked_collate`` gives them. mmengine's
                 collations leave the masks in the data samples, which will do.
-            training: Unused; both modes see the same.
+            training: Whether to jitter the colours; all else is the same.
 
         Returns:
             ``inputs`` is the list of the student's view and then those added,
@@ -100,6 +107,8 @@ class DTMDataPreprocessor(SelfSupDataPreprocessor):
         if self._channel_conversion:
             images = images.flip(1)
         images = images.float()
+        if training and self.jitter:
+            images = self.jitter(images)
         norms = [self.view_norm(view) for view in range(self.num_views)]
         views = [(images - mean) / std for mean, std in norms]
         samples, mask = data.get('data_samples'), data.get('mask')

@@ -25,7 +25,8 @@ def test_stages_contenders_and_loader(tmp_path, capsys):
     )
     result = json.loads(out.read_text())
     rows = {row['name']: row for row in result['rows']}
-    assert list(rows) == ['pipeline', 'grey_stride=4', 'jitter, then crop']
+    ways = ['grey_stride=4', 'jitter, then crop', 'jitter on the device']
+    assert list(rows) == ['pipeline', *ways]
     for row in rows.values():
         stages = row['stages']
         assert row['milliseconds_per_image'] == pytest.approx(sum(stages.values()))
@@ -36,4 +37,6 @@ def test_stages_contenders_and_loader(tmp_path, capsys):
         rows['jitter, then crop']['stages']
     )
     assert result['images_per_second']['0'] > 0
+    differs = result['device_jitter']  # images of noise, resized after or before
+    assert 0 < differs['mean'] < 10 and differs['maximum'] > differs['percentile_95']
     assert 'jitter, then crop, whole' in capsys.readouterr().out

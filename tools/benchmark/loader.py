@@ -5,8 +5,10 @@
 Each stage of the config's pipeline is timed as a share of decoding, image after
 image. Contenders take turns on each image, so that a machine whose speed drifts
 slows all alike: the config's pipeline, the same with the mean grey from every
-fourth row and column, and with colour jitter and crop as two transforms. Then
-batches are drawn from the real data loader, for each of --workers.
+fourth row and column, with colour jitter and crop as two transforms, and without the
+jitter, where the device does it (color_jitter of the DTMDataPreprocessor); by how much
+its pixels then differ is said, too. Then batches are drawn from the real data loader,
+for each of --workers.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from contenders import benchmark_parser, print_table, write_rows
 from mmcv.transforms import Compose
@@ -25,6 +28,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, TRANSFORMS
 
+from mmdtm.models.batch_color_jitter import jitter
 from mmdtm.run_record import config_name
 
 FUSED = 'JitteredResizedCrop'
@@ -58,11 +62,50 @@ def contenders(pipeline: list[dict]) -> dict[str, list[dict]]:
     jitter = dict(crop['color_jitter'], type='ColorJitter', backend='cv2')
     two = [jitter, dict(options, type='RandomResizedCrop')]
     found['jitter, then crop'] = [*before, *two, *after]
+    found['jitter on the device'] = [*before, dict(crop, color_jitter={}), *after]
     return found
 
 
 def _fused(pipeline: list[dict]) -> bool:
     return any(step['type'] == FUSED for step in pipeline)
+
+
+def device_jitter(pipeline: list[dict], samples: list[dict]) -> dict[str, float]:
+    """How far jitter on the device is from the pipeline's, all draws alike.
+
+    The device jitters the resized crop, whose own mean grey contrast goes by, and
+    rounds nothing.
+
+    Returns:
+        Of all values of all images, 0 to 255, the ``mean`` difference, the 95 % that
+        differ least, and the ``maximum``.
+    """
+    load, crop = pipeline[0], next(s for s in pipeline if s['type'] == FUSED)
+    load, exact, plain = map(TRANSFORMS.build, (load, crop, crop))
+    drawn = []
+
+    def note_and_leave_out():
+        drawn[:] = exact.jitter._rand_params()
+        return drawn[0], None, None, None, None
+
+    plain.jitter._rand_params, plain.jitter.contrast = note_and_leave_out, None
+    differences = []
+    for number, sample in enumerate(samples):
+        image, made = load(copy.deepcopy(sample))['img'], []
+        for transform in (exact, plain):
+            np.random.seed(number)
+            found = transform(dict(img=image))['img'][..., ::-1].transpose(2, 0, 1)
+            made.append(torch.from_numpy(found.copy()).float()[None])
+        order, *factors = drawn
+        turns = torch.tensor([[turn] for turn in order if turn < 3])
+        factors = torch.tensor([[1.0 if f is None else f] for f in factors[:3]])
+        differences.append((jitter(made[1], turns, factors) - made[0]).abs().flatten())
+    values = np.concatenate(differences)
+    return dict(
+        mean=float(values.mean()),
+        percentile_95=float(np.percentile(values, 95)),
+        maximum=float(values.max()),
+    )
 
 
 def time_stages(
@@ -153,6 +196,9 @@ def main(argv: list[str] | None = None) -> None:
         for workers in args.workers
     }
     show(stages, rates)
+    differs = device_jitter(pipeline, chosen) if _fused(pipeline) else {}
+    if differs:
+        print_table('Jitter on the device differs, of 255', differs, [differs.values()])
     if args.out:
         rows = [
             dict(
@@ -164,7 +210,9 @@ def main(argv: list[str] | None = None) -> None:
             )
             for name, parts in stages.items()
         ]
-        write_rows(args.out, 'loader', rows, images_per_second=rates)
+        write_rows(
+            args.out, 'loader', rows, images_per_second=rates, device_jitter=differs
+        )
 
 
 if __name__ == '__main__':
