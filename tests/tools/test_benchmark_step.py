@@ -105,6 +105,13 @@ def test_flop_of_an_image():
     assert contenders.step_flop(model) == pytest.approx(counted, rel=1e-3)
 
 
+def test_the_peak_is_by_the_clock_of_the_steps():
+    """Seconds of the CPU, of which other work there leaves a step as many."""
+    times = iter(range(10))
+    peak, _ = contenders.device_peak(torch.device('cpu'), lambda: next(times))
+    assert peak == 2 * 1536**3
+
+
 def test_draws_are_even():
     morphing = BipartiteMorphing(levels=2, seed=0)
     draws, seen = contenders.EvenDraws(morphing, 196, 28), []

@@ -74,7 +74,10 @@ def shown(value: str | float | None) -> str:
 
 
 def take_turns(
-    contenders: dict[str, Callable[[], None]], device: torch.device, rounds: int
+    contenders: dict[str, Callable[[], None]],
+    device: torch.device,
+    rounds: int,
+    now: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each round; a drifting machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -83,10 +86,10 @@ def take_turns(
         for _ in progress.track(range(rounds), description='rounds'):
             for name, contender in contenders.items():
                 wait_for(device)
-                start = time.perf_counter()
+                start = now()
                 contender()
                 wait_for(device)
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(now() - start)
     return seconds
 
 
@@ -521,8 +524,13 @@ def tokens_of(model: nn.Module) -> int:
     return math.prod(model.target_generator.grid_size)
 
 
-def device_peak(device: torch.device) -> tuple[float, str]:
-    """FLOP per second of matrix products, and where the number is from."""
+def device_peak(device: torch.device, now: Callable[[], float]) -> tuple[float, str]:
+    """FLOP per second of matrix products, and where the number is from.
+
+    Args:
+        device: Whose.
+        now: The clock of the steps that are a share of it.
+    """
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
         for part, teraflops in PEAK_TFLOPS.items():
@@ -531,5 +539,5 @@ def device_peak(device: torch.device) -> tuple[float, str]:
     dtype = torch.bfloat16 if device.type == 'cuda' else torch.float32
     side = 8192 if device.type == 'cuda' else 1536
     a = torch.ones(side, side, device=device, dtype=dtype)
-    seconds = take_turns(dict(product=lambda: a @ a), device, 5)['product']
+    seconds = take_turns(dict(product=lambda: a @ a), device, 5, now)['product']
     return 2 * side**3 / min(seconds), f'a product of {side} x {side} here'

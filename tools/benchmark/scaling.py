@@ -92,7 +92,7 @@ def grown(args: argparse.Namespace, axis: str, values: Sequence[int]) -> list[di
         name = f'{axis} {value}'
         contenders.append(Contender(name, cfg, batch, args.steps, smoke=args.smoke))
     measure(contenders, args.steps, args.warmup)
-    peak = device_peak(contenders[0].device)[0]
+    peak = device_peak(contenders[0].device, contenders[0].clock.now)[0]
     return [
         dict(contender.row(peak), axis=axis, value=value)
         for value, contender in zip(values, contenders, strict=True)

@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     contenders = build(args)
     measure(contenders, args.steps, args.warmup, args.turn)
     device = contenders[0].device
-    peak, source = device_peak(device)
+    peak, source = device_peak(device, contenders[0].clock.now)
     rows = summarise(contenders, peak)
     if is_main_process():
         flop = step_flop(contenders[-1].model)
