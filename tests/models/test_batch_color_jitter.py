@@ -1,6 +1,7 @@
 """Colour jitter on the device: torchvision's, image by image."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import torch
@@ -38,9 +39,10 @@ def test_draws_are_each_images_own_within_the_ranges_and_repeat():
     assert 0.5 <= low < 0.52 and 1.48 < high <= 1.5
     torch.manual_seed(0)
     assert torch.equal(BatchColorJitter(brightness=0.5)(images), found)
-    # Each of the three comes first as often.
-    several = BatchColorJitter(**OPTIONS)(images)
-    assert len(several.flatten(1).unique(dim=0)) == 200
+    with mock.patch('mmdtm.models.batch_color_jitter.jitter') as jittered:
+        BatchColorJitter(**OPTIONS)(images)
+    _, order, factors = jittered.call_args.args
+    assert len(order.unique(dim=1).T) == 6 and len(factors.unique(dim=1).T) == 200
     assert torch.equal(BatchColorJitter()(images), images)
 
 
