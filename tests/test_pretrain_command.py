@@ -75,6 +75,29 @@ def test_config_can_be_inherited(tmp_path):
     assert '10 images: 15,000 steps of 2 in 3,000 epochs' in said
 
 
+def test_processes_share_the_cores_and_a_file_is_found_from_anywhere(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrain.os, 'cpu_count', lambda: 2)
+    (tmp_path / 'clip.pt').touch()
+    draw(tmp_path / 'data')
+    for gpus, workers in ((1, 2), (4, 0)):
+        words = f'--data data --out out{gpus} --teacher clip.pt --gpus {gpus}'
+        cli.main(['pretrain', *words.split(), '--config-only'])
+        cfg = Config.fromfile(tmp_path / f'out{gpus}/config.py')
+        assert cfg.train_dataloader.num_workers == workers
+        assert cfg.train_dataloader.persistent_workers == (workers > 0)
+        assert cfg.model.target_generator.pretrained == str(tmp_path / 'clip.pt')
+
+
+def test_numbers_that_are_too_small_are_said(tmp_path, capsys):
+    for words in ('--gpus 0', '--batch-size 0', '--epochs 1'):
+        with pytest.raises(SystemExit):
+            cli.main(['pretrain', '--data', str(tmp_path), *words.split()])
+        assert f'{words} is too small: give ' in capsys.readouterr().err
+
+
 def test_a_config_that_is_there_is_kept(tmp_path, capsys):
     words = ['--data', str(draw(tmp_path / 'data')), '--out', str(tmp_path)]
     cli.main(['pretrain', *words, '--config-only'])
