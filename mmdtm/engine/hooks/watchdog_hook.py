@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
+import weakref
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
@@ -42,16 +43,28 @@ class WatchdogHook(Hook):
         self.timeout = timeout
         self._doing: tuple[float, str, object] | None = None
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Begin to watch."""
         self._ended.clear()
         self._doing = None
-        threading.Thread(target=self._watch, args=(runner,), daemon=True).start()
+        # A run that fails leaves the thread behind, which must not keep the model.
+        watched = weakref.ref(runner)
+        self._thread = threading.Thread(
+            target=self._watch, args=(watched,), daemon=True
+        )
+        self._thread.start()
 
     def after_run(self, runner: Runner) -> None:
-        """Watch no longer."""
+        """Watch no longer.
+
+        A thread that lets go of tensors while the interpreter ends aborts the
+        process, so this one ends first.
+        """
         self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         self._wait_for_data(runner, mode)
@@ -71,14 +84,20 @@ class WatchdogHook(Hook):
         loader = getattr(getattr(runner, f'{mode}_loop'), 'dataloader', None)
         self._doing = (time.monotonic(), 'loading', getattr(loader, 'dataset', None))
 
-    def _watch(self, runner: Runner) -> None:
+    def _watch(self, watched: weakref.ref[Runner]) -> None:
         while not self._ended.wait(min(10, self.timeout / 4)):
-            doing = self._doing
-            if doing is not None and time.monotonic() - doing[0] > self.timeout:
-                runner.logger.error(self._report(runner, *doing))
-                for worker in multiprocessing.active_children():
-                    worker.kill()  # one that hangs would outlive this process
-                os._exit(1)
+            if not self._look(watched()):
+                return
+
+    def _look(self, runner: Runner | None) -> bool:
+        """End a process that waits; whether there still is a run."""
+        doing = self._doing  # in a call, which keeps no batch until the next one
+        if runner and doing and time.monotonic() - doing[0] > self.timeout:
+            runner.logger.error(self._report(runner, *doing))
+            for worker in multiprocessing.active_children():
+                worker.kill()  # one that hangs would outlive this process
+            os._exit(1)
+        return runner is not None
 
     def _report(self, runner: Runner, since: float, phase: str, subject) -> str:
         seconds = time.monotonic() - since
