@@ -1,6 +1,7 @@
 """What the pages say of versions, data, loggers and one another is so."""
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -165,6 +166,9 @@ def test_every_page_is_in_the_site():
     assert {f'docs/{page}' for page in shown} == {p for p in PAGES if p[:5] == 'docs/'}
 
 
+LINK = '<a href="https://example.org/mmdtm">Source code</a>'
+
+
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
     """Address of the site, built strictly and served."""
@@ -172,6 +176,7 @@ def site(tmp_path_factory):
     built = subprocess.run(
         [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', str(folder)],
         cwd=ROOT,
+        env=os.environ | dict(REPOSITORY_LINK=LINK),
         capture_output=True,
         text=True,
     )
@@ -186,6 +191,11 @@ def site(tmp_path_factory):
 def fetch(url: str) -> str:
     with urllib.request.urlopen(url, timeout=30) as answer:
         return answer.read().decode()
+
+
+@pytest.mark.slow
+def test_the_site_links_to_its_repository(site):
+    assert LINK in fetch(site)
 
 
 @pytest.mark.slow
