@@ -6,7 +6,6 @@ mmengine appends one JSON object a line to
 restarted run leaves one such folder for each start.
 """
 
-import json
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -117,7 +116,7 @@ def reference_logs(start: str = '') -> dict[str, TrainingLog]:
     Raises:
         ValueError: If no name begins so.
     """
-    content = json.loads(files('mmdtm').joinpath('reference_losses.json').read_text())
+    content = parse_json(files('mmdtm').joinpath('reference_losses.json').read_text())
     found = {
         name: TrainingLog(
             Path(name), [dict(step=step, loss=loss) for step, loss in run['losses']]

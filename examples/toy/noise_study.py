@@ -272,7 +272,7 @@ def draw(content: dict, out: Path) -> None:
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    from mmdtm.visualization import LINE_COLORS
+    from mmdtm.visualization import LINE_COLORS, save_figure
 
     figure, panels = plt.subplots(
         3, 3, figsize=(11, 9), layout='constrained', sharey='row', sharex='col'
@@ -309,7 +309,7 @@ def draw(content: dict, out: Path) -> None:
         panel.set_xlabel(AXES[kind], fontsize=9)
     for panel, kind in zip(panels[0], KINDS, strict=True):
         panel.set_title(kind)
-    figure.savefig(out / 'noise.png', dpi=110)
+    save_figure(figure, out / 'noise.png', dpi=110)
     plt.close(figure)
 
 

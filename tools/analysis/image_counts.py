@@ -172,8 +172,7 @@ class Comparison:
                 if images:
                     losses = read_training_log(folder).series('train', 'loss')[1]
                     row['loss'] = losses[-1]
-                metrics = read_json(folder / 'probe.json')['metrics']
-                found.append(row | {key: metrics[key] for key in metrics})
+                found.append(row | read_json(folder / 'probe.json')['metrics'])
         return found
 
 

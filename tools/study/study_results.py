@@ -6,9 +6,9 @@ from pathlib import Path
 
 from scipy.stats import ttest_rel
 
-from mmdtm.io import atomic_write, write_text
+from mmdtm.io import write_text
 from mmdtm.report.text import markdown_table, spread_text
-from mmdtm.visualization import LINE_COLORS, PLOT_STYLE
+from mmdtm.visualization import LINE_COLORS, PLOT_STYLE, save_figure
 
 NAME = 'tiny-imagenet'
 PUBLISHED = Path(__file__).resolve().parents[2] / 'docs/evidence'
@@ -156,8 +156,7 @@ def draw(content: dict, path: Path) -> None:
                     panel.plot(shared, mean, color=color, lw=1.8, label=title)
             panel.set(xlabel='epoch', ylabel=f'{METRICS[key]}, top-1 (%)')
         panels[0].legend()
-        with atomic_write(path) as part:
-            figure.savefig(part, format='png', dpi=110)
+        save_figure(figure, path, dpi=110)
         plt.close(figure)
 
 
